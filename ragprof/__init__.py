@@ -1,0 +1,38 @@
+"""ragprof: why was it slow? From a latency alarm to the line of Python.
+
+The public names are loaded on first use, so that a service which imports only
+``ragprof.service`` never loads Arrow, pandas or Jupyter.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> module that defines it (see docs/design.md for the layers).
+_PUBLIC = {
+    "open": "ragprof.recording",
+    "merge": "ragprof.recording",
+    "Recording": "ragprof.recording",
+    "RecordingError": "ragprof.recording",
+    "investigate": "ragprof.investigation.run",
+    "profile": "ragprof.profiling.session",
+    "read_profile": "ragprof.profiles.read",
+    "Profile": "ragprof.profiles.model",
+}
+__all__ = sorted([*_PUBLIC, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    module = _PUBLIC.get(name)
+    if module is None:
+        raise AttributeError(f"module 'ragprof' has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

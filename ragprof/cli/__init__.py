@@ -1,0 +1,66 @@
+"""The command line: one thin module per command, imported only when its command is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+import ragprof
+
+# Exit codes, documented in docs/commands.md.
+OK, FAILED, USAGE, GATE = 0, 1, 2, 3
+
+# Command -> one line of help. Module `ragprof.cli.NAME` has `arguments(parser)` and `run(args)`.
+COMMANDS = {
+    "demo": "record a RAG service with a fault, find the fault, write the report",
+    "record": "record a service: spans, logs, metrics, stacks",
+    "mark": "note a change (a deploy, a switch) in the recording that runs",
+    "investigate": "find out why requests were slow",
+    "report": "run a notebook headless: HTML, status, schedule",
+    "lab": "open a recording in JupyterLab",
+    "recording": "describe, verify, slice, merge or redact a recording, or query it with SQL",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code (`record` returns that of the child)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    name = next((word for word in argv if not word.startswith("-")), "")
+    parser = argparse.ArgumentParser(
+        prog="ragprof", description="Why was it slow? From a latency alarm to the line of Python."
+    )
+    parser.add_argument("--version", action="version", version=f"ragprof {ragprof.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command, help_ in COMMANDS.items():
+        sub = commands.add_parser(command, help=help_, description=help_[0].upper() + help_[1:])
+        if command == name:  # the other commands' modules stay unloaded: --help is fast
+            module = _load(command)
+            module.arguments(sub)
+            sub.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        return 130
+    except _known_errors() as error:
+        print(f"ragprof {name}: {error}", file=sys.stderr)
+        return FAILED
+
+
+def _load(command: str):  # type: ignore[no-untyped-def]  # a module with `arguments` and `run`
+    try:
+        return importlib.import_module(f"ragprof.cli.{command}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("ragprof"):
+            raise
+        raise SystemExit(
+            f"ragprof {command} needs {error.name!r}, which is not installed: "
+            f'pip install "ragprof[{"demo" if command == "demo" else "lab"}]"'
+        ) from None
+
+
+def _known_errors() -> tuple[type[Exception], ...]:
+    from ragprof.errors import RagprofError
+
+    return (RagprofError,)
