@@ -18,9 +18,6 @@ _PUBLIC = {
     "Recording": "ragprof.recording",
     "RecordingError": "ragprof.recording",
     "investigate": "ragprof.investigation.run",
-    "profile": "ragprof.profiling.session",
-    "read_profile": "ragprof.profiles.read",
-    "Profile": "ragprof.profiles.model",
 }
 __all__ = sorted([*_PUBLIC, "__version__"])
 
