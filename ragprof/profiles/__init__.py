@@ -1,0 +1,1 @@
+"""The neutral Profile model, its formats, and comparison of profiles."""
