@@ -1,0 +1,152 @@
+"""`rag-api`: the demo's web service, an ordinary FastAPI application."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import FastAPI, Header, HTTPException, Request
+from pydantic import BaseModel, Field
+
+from ragprof.demo import faults
+from ragprof.demo.service import Service, answer, open_service, retrieve
+from ragprof.demo.weights import MISSING, find_weights
+from ragprof.service.logging import LoggingMiddleware, get_logger, setup_logging
+from ragprof.service.metrics import setup_metrics, watch_event_loop
+from ragprof.service.tracing import setup_tracing
+
+SERVICE = "rag-api"
+VERSION = "1.0.0"
+log = get_logger(__name__)
+
+Strategy = Literal["hybrid", "vector", "keyword"]
+
+
+class Question(BaseModel):
+    """What `/api/v1/ask` and `/api/v1/search` take."""
+
+    question: str = Field(min_length=1, max_length=4000)
+    top_k: int = Field(default=5, ge=1, le=50)
+    strategy: Strategy = "hybrid"
+    user_type: Literal["api", "dashboard", "internal"] = "api"
+
+
+class FaultRequest(BaseModel):
+    """A fault by its name, or by somebody's own file and function."""
+
+    name: str = ""
+    path: str = ""
+    function: str = ""
+
+
+def create_app() -> FastAPI:
+    """The application. `RAGPROF_DEMO_REFERENCE` is the URL of rag-reference."""
+    setup_logging()
+    app = FastAPI(title=SERVICE, version=VERSION, lifespan=_lifespan)
+    app.add_api_route("/api/v1/ask", ask, methods=["POST"])
+    app.add_api_route("/api/v1/search", search, methods=["POST"])
+    app.add_api_route("/api/v1/documents/{slug}", document, methods=["GET"])
+    app.add_api_route("/health", health, methods=["GET"])
+    if os.environ.get("RAGPROF_DEMO_TOKEN"):
+        app.add_api_route("/admin/fault", start_fault, methods=["POST"], include_in_schema=False)
+    app.add_middleware(LoggingMiddleware)
+    setup_metrics(app)
+    setup_tracing(app, SERVICE, version=VERSION)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    if find_weights() is None:
+        log.warning("weights_missing", hint=MISSING)
+    with tempfile.TemporaryDirectory(prefix="rag-api-") as folder:
+        service = open_service(
+            Path(folder) / "rag.sqlite", os.environ.get("RAGPROF_DEMO_REFERENCE", "")
+        )
+        app.state.service = service
+        await _warm_up(service)
+        tasks = [asyncio.create_task(watch_event_loop()), asyncio.create_task(service.jobs.run())]
+        log.info("service_ready", embedder=service.embedder.name, chunks=len(service.index.tokens))
+        yield
+        await service.close()
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def _warm_up(service: Service) -> None:
+    """First uses are slow (page faults, statement compilation): not in a user's request."""
+    async with service.db.session() as session:
+        await retrieve(service, session, "warm up", 5, "hybrid", "internal")
+
+
+async def ask(request: Request, question: Question) -> dict[str, Any]:
+    """An answer with its sources."""
+    return await answer(
+        request.app.state.service,
+        question.question,
+        question.top_k,
+        question.strategy,
+        question.user_type,
+    )
+
+
+async def search(request: Request, question: Question) -> dict[str, Any]:
+    """Only the passages, no answer."""
+    service: Service = request.app.state.service
+    async with service.db.session() as session:
+        ranked = await retrieve(
+            service,
+            session,
+            question.question,
+            question.top_k,
+            question.strategy,
+            question.user_type,
+        )
+    return {
+        "results": [
+            {"document": passage.slug, "score": round(score, 4), "text": passage.text}
+            for passage, score in ranked
+        ]
+    }
+
+
+async def document(request: Request, slug: str) -> dict[str, Any]:
+    """What is known about one document."""
+    service: Service = request.app.state.service
+    async with service.db.session() as session:
+        found = await service.db.document(session, slug)
+    if found is None:
+        raise HTTPException(404, f"There is no document {slug!r}.")
+    return found
+
+
+async def health(request: Request) -> dict[str, Any]:
+    """Whether the service is ready, and with which embedder."""
+    return {"status": "ok", "embedder": request.app.state.service.embedder.name}
+
+
+async def start_fault(
+    request: Request, fault: FaultRequest, authorization: str = Header(default="")
+) -> dict[str, Any]:
+    """Change the running service on purpose; only the demo sets the token that allows it."""
+    token = os.environ["RAGPROF_DEMO_TOKEN"]
+    if not secrets.compare_digest(authorization, f"Bearer {token}"):
+        raise HTTPException(403, "The demo's token is missing or wrong.")
+    service: Service = request.app.state.service
+    try:
+        if fault.path:
+            apply = faults.load(Path(fault.path), fault.function)
+            truth = await faults.start(apply, service)
+        else:
+            truth = await faults.start(faults.named(fault.name).apply, service)
+    except faults.FaultError as error:
+        raise HTTPException(400, str(error)) from None
+    return {"truth": truth}

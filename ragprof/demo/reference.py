@@ -1,0 +1,66 @@
+"""`rag-reference`: the downstream service, its own process, which explains cited subjects.
+
+It stands for a remote store: an answer takes `REMOTE_SECONDS` of waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+
+from fastapi import FastAPI, Header, HTTPException, Query
+
+from ragprof.demo import corpus
+from ragprof.service.logging import LoggingMiddleware, get_logger, setup_logging
+from ragprof.service.metrics import setup_metrics
+from ragprof.service.tracing import setup_tracing
+
+SERVICE = "rag-reference"
+REMOTE_SECONDS = 0.015
+log = get_logger(__name__)
+
+
+class Shelf:
+    """The definitions and how long it takes to reach them."""
+
+    def __init__(self) -> None:
+        self.seconds = REMOTE_SECONDS
+        self.entries = {
+            subject.slug: f"{subject.title}: {subject.facts[0][1]}" for subject in corpus.subjects()
+        }
+
+    async def fetch(self, slug: str) -> str | None:
+        """The definition of one subject, or None."""
+        await asyncio.sleep(self.seconds)
+        return self.entries.get(slug)
+
+
+def create_app() -> FastAPI:
+    """The application, with its own logs, metrics and traces."""
+    setup_logging()
+    app = FastAPI(title=SERVICE)
+    shelf = Shelf()
+
+    @app.get("/api/v1/definitions")
+    async def definitions(subject: list[str] = Query(default=[])) -> dict[str, str]:  # noqa: B008
+        found = await asyncio.gather(*(shelf.fetch(slug) for slug in subject))
+        log.info("definitions_fetched", asked=len(subject), found=sum(f is not None for f in found))
+        return {slug: text for slug, text in zip(subject, found, strict=True) if text}
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.post("/admin/delay", include_in_schema=False)
+    async def delay(milliseconds: float, authorization: str = Header(default="")) -> dict[str, str]:
+        token = os.environ.get("RAGPROF_DEMO_TOKEN", "")
+        if not token or not secrets.compare_digest(authorization, f"Bearer {token}"):
+            raise HTTPException(403, "The demo's token is missing or wrong.")
+        shelf.seconds = milliseconds / 1000
+        return {"status": "ok"}
+
+    app.add_middleware(LoggingMiddleware)
+    setup_metrics(app)
+    setup_tracing(app, SERVICE)
+    return app
