@@ -1,0 +1,371 @@
+"""The recorder: one context manager that runs every source of a Recording."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ragprof.capturing import changes, loglines, marks, processes
+from ragprof.capturing.child import Child, environment, new_spool
+from ragprof.capturing.grpc_receiver import GrpcReceiver
+from ragprof.capturing.intake import Intake
+from ragprof.capturing.progress import Progress
+from ragprof.capturing.receiver import Receiver
+from ragprof.capturing.scrape import Scraper, write_points
+from ragprof.capturing.services import Services
+from ragprof.capturing.stacks import PATIENCE, Dictionary, Spool
+from ragprof.journal import Journal
+from ragprof.sources.otlp import table
+from ragprof.sources.series import Series, SeriesDictionary, labels
+from ragprof.tables import LOGS
+
+POLL = 0.25  # seconds between looks at the spool and flushes of log lines
+FACTS = 1.0  # seconds between process facts
+
+
+class Recorder:
+    """Records from entry to exit into the folder `out`; then `ragprof.recording.open(out)`.
+
+    `metrics_urls` are scraped once a second. `sample_hz` is the asked rate of the stack sampler
+    in the children, 0 for no stacks. `progress` shows what is taken on stderr; `echo` passes the
+    children's output on. Raises RagprofError when `out` cannot be created.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        *,
+        metrics_urls: Sequence[str] = (),
+        sample_hz: float = 100,
+        progress: bool = True,
+        echo: bool = True,
+        stdout: int = 1,
+    ) -> None:
+        self.out = Path(out)
+        self.children: list[Child] = []
+        self.counts: Counter[str] = Counter()  # rows taken by table
+        self._urls, self._hz = list(metrics_urls), sample_hz
+        self._progress_wanted, self._echo, self._stdout = progress, echo, stdout
+        self._stack = contextlib.ExitStack()
+        self._lock = threading.Lock()
+        self._lines: list[tuple[Child | None, str, str, int]] = []
+        self._scrapers: list[Scraper] = []
+        self._alive: dict[int, tuple[int, str]] = {}  # process -> (start ticks, service)
+        self._pids: list[int] = []
+        self._watched: list[int] = []  # processes that are not our children
+        self._ports: dict[tuple[int, int], tuple[float, int]] = {}
+        self._stop = threading.Event()
+        self._token = marks.new_token()
+
+    # Entry and exit
+
+    def __enter__(self) -> Recorder:
+        for url in self._urls:
+            _check(url)
+        self._journal = Journal(self.out, sources=[])
+        try:
+            self._enter()
+        except BaseException:
+            self._stack.close()
+            self._journal.close()
+            raise
+        return self
+
+    def _enter(self) -> None:
+        self._series = SeriesDictionary(lambda rows: self._journal.append("series", rows))
+        self._services = Services(
+            lambda name, pid, before, now: self._change(changes.version(name, pid, before, now))
+        )
+        self._intake = Intake(self._journal, self._series, self._services.resource_seen)
+        self._start_times = changes.StartTimes()
+        self._receiver = self._stack.enter_context(
+            Receiver(
+                self._journal,
+                self._intake,
+                process_of_port=self._process_of_port,
+                mark=self._posted_mark,
+                token=self._token,
+            )
+        )
+        self._grpc = self._stack.enter_context(
+            GrpcReceiver(self._intake, process_of_port=self._process_of_port)
+        )
+        self.endpoint = self._receiver.endpoint
+        self._dictionary = Dictionary()
+        self._spool: Spool | None = None
+        if self._hz > 0:
+            folder = new_spool()
+            self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            self._spool = Spool(
+                folder,
+                self._journal,
+                self._series,
+                self._services,
+                self._dictionary,
+                taken=lambda count: self._count("samples", count),
+            )
+        announced = marks.announce(self.out, self.endpoint, self._token)
+        if announced is not None:
+            self._stack.callback(announced.unlink, missing_ok=True)
+        self._progress = Progress(self.out, self.taken, shown=self._progress_wanted)
+        self._stack.enter_context(self._progress)
+        self._threads = [
+            threading.Thread(target=self._every, args=(seconds, work), name=name, daemon=True)
+            for name, seconds, work in (
+                ("ragprof-poll", POLL, self._poll),
+                ("ragprof-facts", FACTS, self._facts),
+            )
+        ]
+        for thread in self._threads:
+            thread.start()
+        for url in self._urls:
+            self.scrape(url)
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            self.stop_children()
+            self._stop.set()
+            for scraper in self._scrapers:
+                scraper.stop()
+            for thread in self._threads:
+                thread.join(10)
+            self._facts()
+            self._poll(last=True)
+        finally:
+            try:
+                self._stack.close()  # the receivers finish what they have begun
+            finally:
+                self._journal.note(**self._manifest())
+                self._journal.close()
+
+    def stop_children(self) -> None:
+        """End all children, the last started first."""
+        for child in reversed(self.children):
+            child.stop()
+
+    # What a user of the recorder calls
+
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        service: str = "",
+        cwd: str | os.PathLike[str] | None = None,
+    ) -> Child:
+        """Start a command that is recorded; its output is passed on and kept as log records.
+
+        `env` is added to this process's environment; `service` becomes OTEL_SERVICE_NAME where
+        that is not set. Raises RagprofError when the command cannot be started.
+        """
+        full = environment(
+            {**os.environ, **(env or {})},
+            endpoint=self.endpoint,
+            spool=self._spool.folder if self._spool else None,
+            hz=self._hz,
+            service=service,
+        )
+        box: list[Child] = []
+
+        def record(stream: str, line: str, arrived: int) -> None:
+            with self._lock:
+                self._lines.append((box[0] if box else None, stream, line, arrived))
+
+        child = Child(command, env=full, cwd=cwd, output=self._pass_on, record=record)
+        box.append(child)
+        self.children.append(child)
+        self._services.started(child.pid, full.get("OTEL_SERVICE_NAME", ""))
+        return child
+
+    def watch(self, pid: int) -> None:
+        """Record facts about a process that somebody else started, and its descendants."""
+        self._services.started(pid, "")
+        self._watched.append(pid)
+
+    def scrape(self, url: str, service: str = "") -> None:
+        """Scrape a metrics page once a second; `service` labels it, else who listens there."""
+        port = _check(url)
+        self._scrapers.append(
+            Scraper(
+                url,
+                self._journal,
+                self._series,
+                service=(lambda: service)
+                if service
+                else (lambda: self._services.of_port(port, self._pids)),
+                process_started=lambda name, seconds: self._change(
+                    self._start_times.seen(url, name, seconds)
+                ),
+                taken=lambda count: self._count("metrics", count),
+            )
+        )
+
+    def mark(self, text: str, kind: str = "mark", service: str = "", **attributes: Any) -> None:
+        """Note a change now; `kind` is one of changes.KINDS. Raises RagprofError otherwise."""
+        self._posted_mark(
+            {"text": text, "kind": kind, "service": service, "attributes": attributes}
+        )
+
+    def taken(self) -> dict[str, int]:
+        """Rows taken so far, by table."""
+        with self._lock:
+            counts = self.counts + self._intake.taken
+        return dict(counts)
+
+    def refused(self) -> int:
+        """What was refused so far, all reasons together."""
+        return sum(self._journal.refused.values())
+
+    # The threads
+
+    def _every(self, seconds: float, work: Callable[[], None]) -> None:
+        due = time.monotonic()
+        while not self._stop.is_set():
+            work()
+            due = max(due + seconds, time.monotonic())
+            self._stop.wait(due - time.monotonic())
+
+    def _poll(self, last: bool = False) -> None:
+        self._write_lines(last)
+        if self._spool is not None:
+            self._spool.poll(last)
+        self._progress.show()
+
+    def _write_lines(self, last: bool) -> None:
+        with self._lock:
+            lines, self._lines = self._lines, []
+        now = time.time_ns()
+        rows: list[dict[str, Any]] = []
+        later: list[tuple[Child | None, str, str, int]] = []
+        for child, stream, line, arrived in lines:
+            service = self._services.of(child.pid) if child else ""
+            if not service and not last and now - arrived < PATIENCE * 1e9:
+                later.append((child, stream, line, arrived))
+                continue
+            rows.append(loglines.row(line, arrived, service, stream))
+        with self._lock:
+            self._lines = later + self._lines
+        if not rows:
+            return
+        columns = {
+            name: [row[name] for row in rows] for name in LOGS.names if not name.endswith("_key")
+        }
+        try:
+            self._journal.append("logs", table(LOGS, columns))
+        except OSError:
+            self._journal.refuse("log line that could not be written", len(rows))
+            return
+        self._count("logs", len(rows))
+
+    def _facts(self) -> None:
+        roots = [child.pid for child in self.children] + self._watched
+        pids: list[int] = []
+        for root in roots:
+            below = processes.tree([root])
+            self._services.below(root, below)
+            pids += below
+        self._pids = pids
+        self._starts_and_ends(pids)
+        now = time.time_ns()
+        points = []
+        for name, value, unit, type_, own in self._process_facts.of(pids):
+            service = self._services.of(int(own["process"])) if "process" in own else ""
+            temporality = "cumulative" if type_ == "counter" else ""
+            key = Series(name, labels(own, {"service": service}), type_, unit, temporality)
+            points.append((key, {"time": now, "value": value}))
+        try:
+            write_points(self._journal, self._series, points)
+        except OSError:
+            self._journal.refuse("metric point that could not be written", len(points))
+            return
+        self._count("metrics", len(points))
+
+    _process_facts = processes.Facts()
+
+    def _starts_and_ends(self, pids: list[int]) -> None:
+        alive: dict[int, tuple[int, str]] = {}
+        for pid in pids:
+            process = processes.read(pid)
+            if process is None or process.state == "Z":
+                continue
+            service = self._services.of(pid)
+            alive[pid] = (process.start_ticks, service)
+            before = self._alive.get(pid)
+            if before is None or before[0] != process.start_ticks:
+                self._change(
+                    changes.started(
+                        pid, processes.command(pid), service, processes.started(process)
+                    )
+                )
+        codes = {child.pid: child.returncode for child in self.children}
+        for pid, (ticks, service) in self._alive.items():
+            if pid not in alive or alive[pid][0] != ticks:
+                self._change(changes.ended(pid, service, codes.get(pid)))
+        self._alive = alive
+
+    # What the sources call
+
+    def _process_of_port(self, client: int, server: int) -> int:
+        now = time.monotonic()
+        known = self._ports.get((client, server))
+        if known is not None and now - known[0] < 10:
+            return known[1]
+        roots = [child.pid for child in self.children] + self._watched
+        pid = processes.process_of_port(client, server, processes.tree(roots))
+        if len(self._ports) > 10_000:
+            self._ports.clear()
+        self._ports[client, server] = (now, pid)
+        return pid
+
+    def _posted_mark(self, fields: dict[str, Any]) -> None:
+        text, kind, service, attributes = marks.checked(fields)
+        self._change(changes.row(kind, text, service, **{"source": "mark", **attributes}))
+
+    def _change(self, row: dict[str, Any] | None) -> None:
+        if row is None:
+            return
+        try:
+            self._journal.append("changes", [row])
+        except OSError:
+            self._journal.refuse("change that could not be written")
+            return
+        self._count("changes", 1)
+
+    def _count(self, name: str, count: int) -> None:
+        with self._lock:
+            self.counts[name] += count
+
+    def _pass_on(self, stream: str, data: bytes) -> None:
+        if self._echo:
+            self._progress.pass_on(self._stdout if stream == "stdout" else 2, data)
+
+    def _manifest(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {
+            "sources": [
+                {"kind": "otlp", "http_ports": self._receiver.ports, "grpc_port": self._grpc.port},
+                *({"kind": "scrape", **scraper.facts()} for scraper in self._scrapers),
+                *(
+                    {"kind": "command", "command": child.command, "exit_code": child.returncode}
+                    for child in self.children
+                ),
+            ],
+        }
+        if self._spool is not None:
+            facts["sampler"] = {str(pid): said for pid, said in self._spool.processes().items()}
+        return facts
+
+
+def _check(url: str) -> int:
+    from urllib.parse import urlsplit
+
+    from ragprof.capturing.scrape import checked_url
+
+    parts = urlsplit(checked_url(url))
+    return parts.port or (443 if parts.scheme == "https" else 80)

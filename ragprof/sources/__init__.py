@@ -1,0 +1,1 @@
+"""Telemetry that exists -> tables: one format or backend per module."""
