@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from types import ModuleType
 
 import ragprof
+from ragprof.errors import RagprofError
 
 # Exit codes, documented in docs/commands.md.
 OK, FAILED, USAGE, GATE = 0, 1, 2, 3
@@ -43,12 +45,12 @@ def main(argv: list[str] | None = None) -> int:
         return int(args.run(args))
     except KeyboardInterrupt:
         return 130
-    except _known_errors() as error:
+    except RagprofError as error:
         print(f"ragprof {name}: {error}", file=sys.stderr)
         return FAILED
 
 
-def _load(command: str):  # type: ignore[no-untyped-def]  # a module with `arguments` and `run`
+def _load(command: str) -> ModuleType:
     try:
         return importlib.import_module(f"ragprof.cli.{command}")
     except ModuleNotFoundError as error:
@@ -58,9 +60,3 @@ def _load(command: str):  # type: ignore[no-untyped-def]  # a module with `argum
             f"ragprof {command} needs {error.name!r}, which is not installed: "
             f'pip install "ragprof[{"demo" if command == "demo" else "lab"}]"'
         ) from None
-
-
-def _known_errors() -> tuple[type[Exception], ...]:
-    from ragprof.errors import RagprofError
-
-    return (RagprofError,)
