@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 KINDS = ("deploy", "restart", "config", "alert", "scaling", "mark")
@@ -12,7 +13,12 @@ MAX_TEXT = 200  # characters of a command line in a row's text
 
 
 def row(
-    kind: str, text: str, service: str = "", *, at: int | None = None, **attributes: Any
+    kind: str,
+    text: str,
+    service: str = "",
+    attributes: Mapping[str, Any] | None = None,
+    *,
+    at: int | None = None,
 ) -> dict[str, Any]:
     """One moment; `at` is ns since 1970, now by default."""
     return {
@@ -21,37 +27,28 @@ def row(
         "kind": kind,
         "service": service,
         "text": text,
-        "attributes": [(key, str(value)) for key, value in attributes.items()],
+        "attributes": [(key, str(value)) for key, value in (attributes or {}).items()],
     }
 
 
 def started(pid: int, command: list[str], service: str, at: int) -> dict[str, Any]:
-    return row(
-        "restart",
-        f"process {pid} started: {shlex.join(command)[:MAX_TEXT]}",
-        service,
-        at=at,
-        event="start",
-        process=pid,
-    )
+    text = f"process {pid} started: {shlex.join(command)[:MAX_TEXT]}"
+    return row("restart", text, service, {"event": "start", "process": pid}, at=at)
 
 
 def ended(pid: int, service: str, code: int | None = None) -> dict[str, Any]:
     """`code` is the exit code as far as it is known; negative: the signal that ended it."""
-    how = "" if code is None else f" (signal {-code})" if code < 0 else f" (exit code {code})"
-    known = {} if code is None else {"exit_code": code}
-    return row("restart", f"process {pid} ended{how}", service, event="end", process=pid, **known)
+    attributes: dict[str, Any] = {"event": "end", "process": pid}
+    how = ""
+    if code is not None:
+        attributes["exit_code"] = code
+        how = f" (signal {-code})" if code < 0 else f" (exit code {code})"
+    return row("restart", f"process {pid} ended{how}", service, attributes)
 
 
 def version(service: str, pid: int, before: str, now: str) -> dict[str, Any]:
-    return row(
-        "deploy",
-        f"service.version {before} -> {now}",
-        service,
-        process=pid,
-        before=before,
-        after=now,
-    )
+    attributes = {"process": pid, "before": before, "after": now}
+    return row("deploy", f"service.version {before} -> {now}", service, attributes)
 
 
 class StartTimes:
@@ -68,7 +65,6 @@ class StartTimes:
             self._last[url, service] = seconds
         if before is None or abs(before - seconds) < 1:
             return None
-        return row(
-            "restart", f"the process behind {url} was restarted", service,
-            at=round(seconds * 1e9), event="start", url=url,
-        )  # fmt: skip
+        text = f"the process behind {url} was restarted"
+        attributes = {"event": "start", "url": url}
+        return row("restart", text, service, attributes, at=round(seconds * 1e9))

@@ -17,6 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from ragprof.errors import RagprofError
 from ragprof.journal import Journal
+from ragprof.manifest import RecordingError
 from ragprof.sources import otlp, otlp_metrics
 from ragprof.sources.series import SeriesDictionary
 
@@ -106,7 +107,7 @@ class Intake:
         except otlp.BadPayload:
             self._journal.refuse(f"request that is not OTLP {signal}")
             raise
-        except OSError as error:
+        except RecordingError as error:
             raise self._unwritable(error) from error
         for resource in otlp.resources(message):
             self._resource_seen(resource, process)
@@ -114,7 +115,7 @@ class Intake:
         try:
             if rows.num_rows:
                 self._journal.append(table, rows)
-        except OSError as error:
+        except RecordingError as error:
             raise self._unwritable(error) from error
         self.taken[table] += rows.num_rows
         for reason, count in refused.items():
@@ -124,9 +125,9 @@ class Intake:
             f"{count} x {why}" for why, count in rejected.items()
         )
 
-    def _unwritable(self, error: OSError) -> Unavailable:
+    def _unwritable(self, error: RecordingError) -> Unavailable:
         self._journal.refuse("request answered 503, the recording could not be written")
-        return Unavailable(f"The recording cannot be written ({error}); send the request again.")
+        return Unavailable(f"The recording cannot be written: {error}")
 
 
 def response(signal: str, rejected: int, why: str, *, is_json: bool = False) -> bytes:

@@ -22,12 +22,25 @@ from ragprof.capturing.scrape import Scraper, write_points
 from ragprof.capturing.services import Services
 from ragprof.capturing.stacks import PATIENCE, Dictionary, Spool
 from ragprof.journal import Journal
+from ragprof.manifest import RecordingError
 from ragprof.sources.otlp import table
 from ragprof.sources.series import Series, SeriesDictionary, labels
 from ragprof.tables import LOGS
 
 POLL = 0.25  # seconds between looks at the spool and flushes of log lines
 FACTS = 1.0  # seconds between process facts
+
+
+class _CountedJournal(Journal):
+    """A journal that remembers what was refused, for the progress line."""
+
+    def __init__(self, path: Path) -> None:
+        self.refused: Counter[str] = Counter()
+        super().__init__(path)
+
+    def refuse(self, reason: str, count: int = 1) -> None:
+        self.refused[reason] += count
+        super().refuse(reason, count)
 
 
 class Recorder:
@@ -69,7 +82,7 @@ class Recorder:
     def __enter__(self) -> Recorder:
         for url in self._urls:
             _check(url)
-        self._journal = Journal(self.out, sources=[])
+        self._journal = _CountedJournal(self.out)
         try:
             self._enter()
         except BaseException:
@@ -217,18 +230,21 @@ class Recorder:
         """Rows taken so far, by table."""
         with self._lock:
             counts = self.counts + self._intake.taken
-        return dict(counts)
+        return {**counts, "refused": self.refused()}
 
     def refused(self) -> int:
         """What was refused so far, all reasons together."""
-        return sum(self._journal.refused.values())
+        return self._journal.refused.total()
 
     # The threads
 
     def _every(self, seconds: float, work: Callable[[], None]) -> None:
         due = time.monotonic()
         while not self._stop.is_set():
-            work()
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001  # one source must not end the others
+                self._journal.refuse(f"{work.__name__.strip('_')} failed: {error!r}"[:300])
             due = max(due + seconds, time.monotonic())
             self._stop.wait(due - time.monotonic())
 
@@ -259,7 +275,7 @@ class Recorder:
         }
         try:
             self._journal.append("logs", table(LOGS, columns))
-        except OSError:
+        except RecordingError:
             self._journal.refuse("log line that could not be written", len(rows))
             return
         self._count("logs", len(rows))
@@ -282,7 +298,7 @@ class Recorder:
             points.append((key, {"time": now, "value": value}))
         try:
             write_points(self._journal, self._series, points)
-        except OSError:
+        except RecordingError:
             self._journal.refuse("metric point that could not be written", len(points))
             return
         self._count("metrics", len(points))
@@ -326,14 +342,14 @@ class Recorder:
 
     def _posted_mark(self, fields: dict[str, Any]) -> None:
         text, kind, service, attributes = marks.checked(fields)
-        self._change(changes.row(kind, text, service, **{"source": "mark", **attributes}))
+        self._change(changes.row(kind, text, service, attributes))
 
     def _change(self, row: dict[str, Any] | None) -> None:
         if row is None:
             return
         try:
             self._journal.append("changes", [row])
-        except OSError:
+        except RecordingError:
             self._journal.refuse("change that could not be written")
             return
         self._count("changes", 1)

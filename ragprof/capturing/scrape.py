@@ -6,12 +6,13 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ragprof.capturing.intake import inflate
 from ragprof.errors import RagprofError
 from ragprof.journal import Journal
+from ragprof.manifest import RecordingError
 from ragprof.sources import exposition
 from ragprof.sources.otlp import table
 from ragprof.sources.series import Series, SeriesDictionary, labels
@@ -112,7 +113,7 @@ class Scraper:
                 point["exemplars"] = self._new(series, point["exemplars"])
         try:
             write_points(self._journal, self._series, found)
-        except OSError as error:
+        except RecordingError as error:
             ok, self.last_error = False, str(error)
             self._journal.refuse("metric point that could not be written", len(found))
         self._taken(len(found))
@@ -128,9 +129,9 @@ class Scraper:
 
 
 def write_points(
-    journal: Journal, series: SeriesDictionary, points: list[tuple[Series, Mapping[str, Any]]]
+    journal: Journal, series: SeriesDictionary, points: Sequence[tuple[Series, Mapping[str, Any]]]
 ) -> None:
-    """Append points with their series; raises OSError when the journal cannot write."""
+    """Append points with their series; raises RecordingError when the journal cannot write."""
     if not points:
         return
     ids = series.ids(description for description, _ in points)

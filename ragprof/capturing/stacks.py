@@ -14,6 +14,7 @@ from typing import Any
 from ragprof.capturing.scrape import write_points
 from ragprof.capturing.services import Services
 from ragprof.journal import Journal
+from ragprof.manifest import RecordingError
 from ragprof.sources.otlp import table
 from ragprof.sources.series import Series, SeriesDictionary, labels
 from ragprof.tables import FRAMES, SAMPLES, STACKS
@@ -189,7 +190,7 @@ class Spool:
                 self._journal.append("samples", table(SAMPLES, columns))
                 self._taken(count)
             write_points(self._journal, self._series, _points(points, service, file.pid))
-        except OSError:
+        except RecordingError:
             self._journal.refuse("sample that could not be written", count)
 
 
