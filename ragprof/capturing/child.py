@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import ragprof.sampler
+import ragprof
 from ragprof.capturing.loglines import Lines
 from ragprof.errors import RagprofError
 
-BOOTSTRAP = Path(ragprof.sampler.__file__).parent / "bootstrap"
+# Not imported: the sampler is for the child, and this process needs none of it.
+BOOTSTRAP = Path(ragprof.__file__).parent / "sampler" / "bootstrap"
 GRACE = 8.0  # seconds for each of SIGINT and SIGTERM before the next, stronger signal
 SIGNALS = ("TRACES", "METRICS", "LOGS")
 
