@@ -109,11 +109,8 @@ def timeline(
         bottom = at - 2
         for begin, end, style, _ in shades:
             for head, foot in spans:
-                out.append(
-                    box(
-                        x(begin), head, x(end) - x(begin), panel.height, style, more='opacity=".55"'
-                    )
-                )
+                size = x(end) - x(begin)
+                out.append(box(x(begin), head, size, foot - head, style, more='opacity=".55"'))
         out.extend(body)
         out.append(_marks(marks, x, top, right, spans))
         for time, shown in time_ticks(int(low), int(high), 8 if wide else 3):
