@@ -55,7 +55,7 @@ def distribution(requests: pd.DataFrame, title: str = "How long requests took") 
         out.append(line(left, bottom, right, bottom, "s-line"))
         axis = "duration" + (", logarithmic" if log else "")
         out.append(label(right, bottom + 36, axis, "m n e"))
-        placed: list[float] = []
+        names: list[str] = []
         for group, values in sides.items():
             shares = np.arange(1, len(values) + 1) / len(values)
             if len(values) > 400:  # a pixel holds no more
@@ -76,8 +76,8 @@ def distribution(requests: pd.DataFrame, title: str = "How long requests took") 
             style = "h f-slow" if group == "slow" else "h f-baseline"
             at = min(x(median) + 9, right - 120 if not wide else right)
             height = y(0.5) + (16 if group == "baseline" else -8)
-            placed.append(height)
-            out.append(label(at, height, f"{group} {ms_text(median)}", style + " halo"))
+            names.append(label(at, height, f"{group} {ms_text(median)}", style + " halo"))
+        out.extend(names)
         if wide:
             for index, (group, values) in enumerate(sides.items()):
                 base = top + 14 + index * 62

@@ -105,7 +105,7 @@ def keys(x: float, y: float, entries: list[tuple[str, str]], width: float) -> tu
     """A legend of (style, text), wrapped at ``width``; the markup and the y after it."""
     parts, at = [], x
     for style, text in entries:
-        step = 16 + text_width(text) + 14
+        step = 15 + text_width(text) * 0.92 + 14
         if at + step > width and at > x:
             at, y = x, y + 17
         parts.append(box(at, y - 9, 10, 10, style, more='rx="2"') + label(at + 15, y, text, "m n"))

@@ -47,8 +47,8 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 _STEPS = [
     *(f"{size}ms" for size in (1, 2, 5, 10, 20, 50, 100, 200, 500)),
-    *(f"{size}s" for size in (1, 2, 5, 10, 15, 30)),
-    *(f"{size}min" for size in (1, 2, 5, 10, 15, 30)),
+    *(f"{size}s" for size in (1, 2, 5, 10, 20, 30)),
+    *(f"{size}min" for size in (1, 2, 5, 10, 20, 30)),
     *(f"{size}h" for size in (1, 2, 3, 6, 12)),
     *(f"{size}D" for size in (1, 2, 7, 14, 30)),
 ]
@@ -91,11 +91,11 @@ def number_text(value: float, digits: int = 3) -> str:
 
 
 def ms_text(value: float, *, sign: bool = False) -> str:
-    """Milliseconds for people: µs below one, seconds from ten thousand."""
+    """Milliseconds for people: µs below a tenth, seconds from ten thousand."""
     mark = "+" if sign and value > 0 else ""
     size = abs(value)
     if size >= 10_000:
         return f"{mark}{number_text(value / 1000)} s"
-    if size < 1 and value:
+    if size < 0.1 and value:
         return f"{mark}{number_text(value * 1000)} µs"
     return f"{mark}{number_text(value)} ms"

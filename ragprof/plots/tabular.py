@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -53,7 +54,7 @@ class Table:
                 text = own(value) if own else value_text(value)
                 style = "r" if right else ""
                 style += " none" if text in ("", DASH) else ""
-                cells.append(f'<td class="{style.strip()}">{escape(text)}</td>')
+                cells.append(f'<td class="{style.strip()}">{_breakable(text)}</td>')
             body.append(f"<tr>{''.join(cells)}</tr>")
         if not body:
             body = [f'<tr><td class="none" colspan="{max(1, len(numeric))}">no rows</td></tr>']
@@ -112,6 +113,15 @@ def value_text(value: Any) -> str:
     except (TypeError, ValueError):
         return str(value)
     return number_text(number)
+
+
+def _breakable(text: str) -> str:
+    """Escaped text whose long words (paths, qualified names) may wrap after . : / and _."""
+    words = [
+        re.sub(r"([.:/_])(?=\w)", "\\1\0", word) if len(word) > 24 else word
+        for word in text.split(" ")
+    ]
+    return escape(" ".join(words)).replace("\0", "<wbr>")
 
 
 def _head(name: str, right: bool) -> str:

@@ -113,7 +113,7 @@ def timeline(
                 out.append(box(x(begin), head, size, foot - head, style, more='opacity=".55"'))
         out.extend(body)
         out.append(_marks(marks, x, top, right, spans))
-        for time, shown in time_ticks(int(low), int(high), 8 if wide else 3):
+        for time, shown in time_ticks(int(low), int(high), 8 if wide else 4):
             out.append(line(x(time), bottom - 8, x(time), bottom - 4, "s-line"))
             out.append(label(x(time), bottom + 9, shown, "m n c"))
         out.append(line(left, bottom - 8, right, bottom - 8, "s-line"))
@@ -199,7 +199,7 @@ def _marks(
             out.append(line(at, begin, at, end, "s-ink", 'stroke-width="1" stroke-dasharray="3 3"'))
         shown = fit(text, min(260.0, right - 12))
         size = text_width(shown) * 0.95
-        begin = at + 4 if at + 4 + size <= right else at - 4 - size
+        begin = max(12.0, min(at + 4, right - size))
         free = next((row for row in range(rows) if begin >= ends[row] + 8), None)
         if free is None:
             continue  # the line stays; the texts of crowded changes are in the table
@@ -294,6 +294,7 @@ def _metric(name: str, rows: pd.DataFrame) -> _Panel:
     ]
     finite = rows["value"].to_numpy(dtype=float)
     finite = finite[np.isfinite(finite)]
+    unit = "" if unit == "1" else unit  # UCUM's way to say "a plain number"
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if (low > 0 and (high - low) > 0.2 * high) or low == high:
         low = min(0.0, low)

@@ -71,7 +71,7 @@ def waterfall(
         bottom = top + step * len(records)
         for mark in ticks(0.0, high - low, 6 if wide else 3):
             out.append(line(x(low + mark), top - 6, x(low + mark), bottom, "s-grid"))
-            out.append(label(x(low + mark), top - 10, ms_text(mark), "m n c"))
+            out.append(label(x(low + mark), top - 10, ms_text(mark), "m n c" if mark else "m n"))
         for index, span in enumerate(records):
             out.extend(_row(span, pieces, on_path, x, top + index * step, wide, left, right))
         if hidden:

@@ -1,0 +1,1 @@
+"""File formats of profiles, one module each: `dumps` writes and `loads` reads."""
