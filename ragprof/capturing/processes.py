@@ -96,6 +96,15 @@ def command(pid: int) -> list[str]:
     return [part.decode(errors="replace") for part in raw.split(b"\0") if part]
 
 
+def is_python(pid: int) -> bool:
+    """Whether the program that runs is a Python interpreter."""
+    try:
+        name = Path(os.readlink(PROC / str(pid) / "exe")).name
+    except OSError:
+        name = Path((command(pid) or [""])[0]).name
+    return name.startswith("python")
+
+
 def started(process: Process) -> int:
     """When it started, ns since 1970."""
     boot = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -16,6 +16,7 @@ from ragprof.capturing import changes, loglines, marks, processes
 from ragprof.capturing.child import Child, environment, new_spool
 from ragprof.capturing.grpc_receiver import GrpcReceiver
 from ragprof.capturing.intake import Intake
+from ragprof.capturing.outside import OutsideSampler
 from ragprof.capturing.progress import Progress
 from ragprof.capturing.receiver import Receiver
 from ragprof.capturing.scrape import Scraper, write_points
@@ -29,6 +30,7 @@ from ragprof.tables import LOGS
 
 POLL = 0.25  # seconds between looks at the spool and flushes of log lines
 FACTS = 1.0  # seconds between process facts
+SAMPLER_STARTS = 4.0  # seconds within which the sampler reports from inside a child
 
 
 class _CountedJournal(Journal):
@@ -72,6 +74,7 @@ class Recorder:
         self._scrapers: list[Scraper] = []
         self._alive: dict[int, tuple[int, str]] = {}  # process -> (start ticks, service)
         self._pids: list[int] = []
+        self._outside: dict[int, OutsideSampler] = {}  # by process
         self._watched: list[int] = []  # processes that are not our children
         self._ports: dict[tuple[int, int], tuple[float, int]] = {}
         self._stop = threading.Event()
@@ -111,7 +114,7 @@ class Recorder:
             GrpcReceiver(self._intake, process_of_port=self._process_of_port)
         )
         self.endpoint = self._receiver.endpoint
-        self._dictionary = Dictionary()
+        self._dictionary, self._dictionary_lock = Dictionary(), threading.Lock()
         self._spool: Spool | None = None
         if self._hz > 0:
             folder = new_spool()
@@ -122,6 +125,7 @@ class Recorder:
                 self._series,
                 self._services,
                 self._dictionary,
+                self._dictionary_lock,
                 taken=lambda count: self._count("samples", count),
             )
         announced = marks.announce(self.out, self.endpoint, self._token)
@@ -147,6 +151,8 @@ class Recorder:
             self._stop.set()
             for scraper in self._scrapers:
                 scraper.stop()
+            for outside in self._outside.values():
+                outside.stop()
             for thread in self._threads:
                 thread.join(10)
             self._facts()
@@ -195,12 +201,15 @@ class Recorder:
         box.append(child)
         self.children.append(child)
         self._services.started(child.pid, full.get("OTEL_SERVICE_NAME", ""))
+        self._seen_start(child.pid)
         return child
 
     def watch(self, pid: int) -> None:
         """Record facts about a process that somebody else started, and its descendants."""
         self._services.started(pid, "")
         self._watched.append(pid)
+        if self._hz > 0:
+            self._sample_outside(pid)
 
     def scrape(self, url: str, service: str = "") -> None:
         """Scrape a metrics page once a second; `service` labels it, else who listens there."""
@@ -289,6 +298,7 @@ class Recorder:
             pids += below
         self._pids = pids
         self._starts_and_ends(pids)
+        self._fall_back()
         now = time.time_ns()
         points = []
         for name, value, unit, type_, own in self._process_facts.of(pids):
@@ -311,20 +321,48 @@ class Recorder:
             process = processes.read(pid)
             if process is None or process.state == "Z":
                 continue
-            service = self._services.of(pid)
-            alive[pid] = (process.start_ticks, service)
             before = self._alive.get(pid)
             if before is None or before[0] != process.start_ticks:
-                self._change(
-                    changes.started(
-                        pid, processes.command(pid), service, processes.started(process)
-                    )
-                )
+                self._seen_start(pid)
+            alive[pid] = (process.start_ticks, self._services.of(pid))
         codes = {child.pid: child.returncode for child in self.children}
         for pid, (ticks, service) in self._alive.items():
             if pid not in alive or alive[pid][0] != ticks:
                 self._change(changes.ended(pid, service, codes.get(pid)))
         self._alive = alive
+
+    def _seen_start(self, pid: int) -> None:
+        process = processes.read(pid)
+        if process is None:
+            return
+        service, command = self._services.of(pid), processes.command(pid)
+        self._alive[pid] = (process.start_ticks, service)
+        self._change(changes.started(pid, command, service, processes.started(process)))
+
+    def _fall_back(self) -> None:
+        """Sample a child from outside when no sampler reported from inside it in time."""
+        if self._spool is None:
+            return
+        inside = set(self._spool.processes())
+        for child in self.children:
+            late = time.time_ns() - child.started_ns > SAMPLER_STARTS * 1e9
+            if not late or child.pid in self._outside or child.returncode is not None:
+                continue
+            below = processes.tree([child.pid])
+            pythons = [pid for pid in below if processes.is_python(pid)]
+            if pythons and not inside.intersection(below):
+                self._sample_outside(child.pid)
+
+    def _sample_outside(self, pid: int) -> None:
+        self._outside[pid] = OutsideSampler(
+            pid,
+            self._hz,
+            self._journal,
+            self._services,
+            self._dictionary,
+            self._dictionary_lock,
+            taken=lambda count: self._count("samples", count),
+        )
 
     # What the sources call
 
@@ -367,6 +405,7 @@ class Recorder:
             "sources": [
                 {"kind": "otlp", "http_ports": self._receiver.ports, "grpc_port": self._grpc.port},
                 *({"kind": "scrape", **scraper.facts()} for scraper in self._scrapers),
+                *(outside.facts() for outside in self._outside.values()),
                 *(
                     {"kind": "command", "command": child.command, "exit_code": child.returncode}
                     for child in self.children

@@ -6,6 +6,7 @@ Each process appends JSON lines to its own file; ids in it are its own and are r
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -94,7 +95,7 @@ class _File:
 
 
 class Spool:
-    """Reads all files of a spool folder; `poll` from one thread."""
+    """Reads all files of a spool folder; `lock` guards the dictionary that it shares."""
 
     def __init__(
         self,
@@ -103,11 +104,12 @@ class Spool:
         series: SeriesDictionary,
         services: Services,
         dictionary: Dictionary,
+        lock: threading.Lock,
         taken: Callable[[int], None] = lambda samples: None,
     ) -> None:
         self.folder = folder
         self._journal, self._series, self._services = journal, series, services
-        self._dictionary, self._taken = dictionary, taken
+        self._dictionary, self._lock, self._taken = dictionary, lock, taken
         self._files: dict[str, _File] = {}
 
     def processes(self) -> dict[int, dict[str, Any]]:
@@ -116,6 +118,10 @@ class Spool:
 
     def poll(self, last: bool = False) -> None:
         """Take what is new; `last`: nothing more will come, keep nothing back."""
+        with self._lock:
+            self._poll(last)
+
+    def _poll(self, last: bool) -> None:
         for path in sorted(self.folder.glob("*.jsonl")):
             file = self._files.setdefault(path.name, _File(path))
             more = True

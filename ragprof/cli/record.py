@@ -160,7 +160,7 @@ def _tell(
     names = ("spans", "logs", "metrics", "samples", "changes")
     rows = ", ".join(f"{taken.get(name, 0):,} {name}" for name in names)
     print(f"{out}: {rows}, {refused:,} refused", file=sys.stderr)
-    if args.command and not taken.get("spans"):
+    if args.command and code != NOT_FOUND and not taken.get("spans"):
         print(
             f"no spans came in: {shlex.join(args.command)[:80]} is not instrumented with "
             "OpenTelemetry, or got no request; try `opentelemetry-instrument` before it",
