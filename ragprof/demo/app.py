@@ -83,8 +83,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _warm_up(service: Service) -> None:
     """First uses are slow (page faults, statement compilation): not in a user's request."""
-    async with service.db.session() as session:
-        await retrieve(service, session, "warm up", 5, "hybrid", "internal")
+    for words in range(1, 6):
+        async with service.db.session() as session:
+            await retrieve(service, session, "warm up " * words, 5, "hybrid", "internal")
 
 
 async def ask(request: Request, question: Question) -> dict[str, Any]:

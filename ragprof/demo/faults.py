@@ -74,7 +74,7 @@ class RateLimiter:
 def blocking_call(service: Service) -> None:
     """A synchronous rate limiter before generation: while one request waits, all wait."""
     generate = service.generate
-    limiter = RateLimiter(0.06)
+    limiter = RateLimiter(0.05)
 
     async def generate_limited(question: str, passages: Sequence[Passage]) -> Answer:
         limiter.acquire()
@@ -142,7 +142,7 @@ async def slow_downstream(service: Service) -> None:
     """rag-reference takes 90 ms longer to reach its remote store."""
     response = await service.client.post(
         f"{service.reference_url}/admin/delay",
-        params={"milliseconds": 105},
+        params={"milliseconds": 120},
         headers={"Authorization": f"Bearer {os.environ.get('RAGPROF_DEMO_TOKEN', '')}"},
     )
     response.raise_for_status()

@@ -21,9 +21,10 @@ import httpx
 
 from ragprof.demo import corpus
 
-RATE = 10.0  # requests per second
+RATE = 8.0  # requests per second
 REPEATED = 0.25  # share of questions that were asked lately
 RECENT = 20
+WARM_UP = 12  # requests
 MIXES = ("normal", "heavy")
 
 OPENINGS = (
@@ -113,11 +114,15 @@ def _lower(text: str) -> str:
 async def run(url: str, arrivals: Sequence[Arrival], begin: float) -> list[dict[str, Any]]:
     """Send each request when it is due (`begin` in `time.time()` seconds), however slow it goes.
 
-    Returns per request: `at`, `path`, `status` (0: no answer), `milliseconds` from the due time.
+    A few requests before `begin` open connections and warm caches of code; they are not in the
+    result. Returns per request: `at`, `path`, `status` (0: no answer), `milliseconds` since due.
     """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
     offset = begin - time.time() + time.perf_counter()
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=30) as client:
+        for n in range(WARM_UP):
+            if time.perf_counter() < offset - 0.5:
+                await client.post("/api/v1/ask", json={"question": f"Warm up, {n}!"})
         results = await asyncio.gather(
             *(_send(client, arrival, offset + arrival.at) for arrival in arrivals)
         )
@@ -150,12 +155,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--healthy", type=float, default=20, metavar="SECONDS")
     parser.add_argument("--faulty", type=float, default=20, metavar="SECONDS")
     parser.add_argument("--mix", choices=MIXES, default="normal", help="mix of the second window")
-    parser.add_argument("--begin", type=float, help="start, seconds since 1970 (default: now)")
+    parser.add_argument("--begin", type=float, help="start, seconds since 1970 (default: in 2 s)")
     args = parser.parse_args(argv)
     arrivals = schedule(args.seed, args.healthy) + schedule(
         args.seed, args.faulty, args.mix, start=args.healthy
     )
-    results = asyncio.run(run(args.url, arrivals, args.begin or time.time()))
+    results = asyncio.run(run(args.url, arrivals, args.begin or time.time() + 2))
     json.dump(results, sys.stdout)
     return 0
 

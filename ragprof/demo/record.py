@@ -1,0 +1,56 @@
+"""One Recording of the demo: a healthy window, then the fault."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ragprof.capturing.recorder import Recorder
+from ragprof.demo import faults
+from ragprof.demo.stage import Process, open_stage, play
+from ragprof.demo.weights import MISSING, find_weights
+
+SECONDS = 20.0
+RECORDING = "recording.ragprof"
+TRUTH = "truth.json"
+
+
+def record_demo(
+    out: Path,
+    fault: faults.Fault,
+    seed: int,
+    seconds: float = SECONDS,
+    module: tuple[Path, str] | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Record two windows of `seconds` into `out/recording.ragprof`; returns the truth.
+
+    The truth goes into `out/truth.json`, beside the Recording and never into it. An earlier
+    recording in `out` is replaced. Raises RagprofError when a service does not start.
+    """
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(f"ragprof demo: {text}", file=sys.stderr, flush=True)
+
+    if find_weights() is None:
+        say(MISSING)
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / RECORDING, ignore_errors=True)
+    (out / TRUTH).unlink(missing_ok=True)
+    with Recorder(out / RECORDING, progress=False, echo=False) as recorder:
+
+        def start(command: Sequence[str], env: Mapping[str, str], service: str) -> Process:
+            return recorder.start(command, env=env, service=service)
+
+        say("starting rag-reference and rag-api")
+        stage = open_stage(start)
+        recorder.scrape(f"{stage.api}/metrics", service="rag-api")
+        recorder.scrape(f"{stage.reference}/metrics", service="rag-reference")
+        played = play(stage, fault, seed, seconds, module, say)
+    (out / TRUTH).write_text(json.dumps(played.truth, indent=1) + "\n", encoding="utf-8")
+    return played.truth
