@@ -1,0 +1,50 @@
+"""The spool file: one JSON object per line, appended whole, so that a kill loses one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+class Spool:
+    """Append-only file `PID-STARTNS.jsonl` in a folder."""
+
+    def __init__(self, folder: str, pid: int, start_ns: int) -> None:
+        os.makedirs(folder, exist_ok=True)
+        self.path = os.path.join(folder, f"{pid}-{start_ns}.jsonl")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._file = os.open(self.path, flags, 0o600)
+        self._identity = self._stat()
+
+    def _stat(self) -> tuple[int, int]:
+        found = os.fstat(self._file)
+        return found.st_dev, found.st_ino
+
+    def write(self, lines: list[dict[str, Any]]) -> bool:
+        """Append the lines; False when the disk did not take them, and then none is left."""
+        data = "".join(_encode(line) + "\n" for line in lines).encode()
+        try:
+            # A daemon closes all descriptors, and then the number is somebody else's file.
+            if self._stat() != self._identity:
+                return False
+            before = os.fstat(self._file).st_size
+            written = os.write(self._file, data)
+        except OSError:
+            return False
+        if written == len(data):
+            return True
+        try:
+            os.ftruncate(self._file, before)
+        except OSError:
+            pass
+        return False
+
+    def close(self) -> None:
+        try:
+            if self._stat() == self._identity:
+                os.close(self._file)
+        except OSError:
+            pass
