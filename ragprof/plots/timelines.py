@@ -206,7 +206,7 @@ def _marks(
         ends[free] = begin + size
         height = top - 8 - 18 * free
         out.append(line(at, height - 10, at, height + 2, "s-ink", 'stroke-width="1.5"'))
-        out.append(label(begin, height, shown, "n"))
+        out.append(label(begin, height, shown, "n halo"))
     return "".join(out)
 
 

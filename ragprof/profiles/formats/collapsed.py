@@ -13,6 +13,7 @@ import numpy as np
 from ragprof.profiles.model import Frame, Profile, ProfileBuilder, ProfileError, ValueType
 
 NO_STACK = "(no stack)"
+SAMPLES = ValueType("samples", "count")
 
 
 def dumps(profile: Profile, value: int = 0) -> str:
@@ -32,7 +33,7 @@ def dumps(profile: Profile, value: int = 0) -> str:
     return "".join(f"{path} {_number(folded[path])}\n" for path in sorted(folded))
 
 
-def loads(text: str, *, name: str = "", kind: ValueType = ValueType("samples", "count")) -> Profile:
+def loads(text: str, *, name: str = "", kind: ValueType = SAMPLES) -> Profile:
     """The Profile of a collapsed file, one sample per line; ``kind`` says what the weights are.
 
     Empty lines are skipped. Raises `ProfileError` naming the line that is not ``stack weight``.

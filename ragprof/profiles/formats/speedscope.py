@@ -69,7 +69,8 @@ def loads(text: str) -> list[Profile]:
         raise ProfileError(f"this is not speedscope JSON: {error}.") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise ProfileError(
-            f"speedscope JSON has shared.frames with names and profiles; {error} is missing or wrong."
+            "speedscope JSON has profiles, and shared.frames with names; "
+            f"{error} is missing or wrong."
         ) from error
     return [_read(profile, index, frames) for index, profile in enumerate(profiles)]
 
@@ -84,8 +85,6 @@ def _read(profile: Any, index: int, frames: list[Frame]) -> Profile:
         if unit == "none":
             kind = ValueType("samples", "count")
         builder = ProfileBuilder([kind], name=str(profile.get("name") or ""))
-        for frame in frames:
-            builder.frame(frame)
         ids = [builder.frame(frame) for frame in frames]  # equal frames share one id
         reader(profile, where, ids, builder)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
