@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -39,6 +40,8 @@ class GrpcReceiver:
 
     def __enter__(self) -> GrpcReceiver:
         for port in (DEFAULT_PORT, 0):
+            if port and not _free(port):  # asked first, because gRPC logs a failure on stderr
+                continue
             pool = ThreadPoolExecutor(2, thread_name_prefix="ragprof-grpc")
             server = grpc.server(pool, options=OPTIONS, maximum_concurrent_rpcs=64)
             for service, signal in SERVICES.items():
@@ -82,3 +85,13 @@ class GrpcReceiver:
         finally:
             self._intake.release(size)
         raise AssertionError("abort raises")
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
