@@ -18,11 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ragprof.archive import checksum
 from ragprof.manifest import (
-    RecordingError,
     disk_errors,
     iso,
-    sha256,
     sync_file,
     sync_folder,
     table_file,
@@ -91,6 +90,7 @@ class TableWriter:
             compression_level=3,
             version="2.6",
             write_page_index=True,
+            write_page_checksum=True,
             sorting_columns=[pq.SortingColumn(sort)],
         )
         self._pending: list[pa.Table] = []
@@ -115,7 +115,7 @@ class TableWriter:
             "file": self.path.name,
             "rows": self.rows,
             "bytes": self.path.stat().st_size,
-            "sha256": sha256(self.path),
+            "sha256": checksum(self.path),
             "start": self.start,
             "end": self.end,
         }
@@ -297,14 +297,3 @@ def compact(
     if remove:
         shutil.rmtree(streams, ignore_errors=True)
     return manifest
-
-
-__all__ = [
-    "RecordingError",
-    "Tail",
-    "compact",
-    "finish",
-    "read_stream",
-    "sort_rows",
-    "write_tables",
-]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import platform
@@ -99,6 +98,8 @@ def parse_manifest(text: bytes, where: str) -> dict[str, Any]:
         value = manifest.setdefault(field, default)
         if default is not None and not isinstance(value, type(default)):
             raise RecordingError(f"{where}: {MANIFEST} is damaged (field {field!r})")
+    if manifest["state"] != "recording" and not _is_window(manifest["window"]):
+        raise RecordingError(f"{where}: {MANIFEST} is damaged (field 'window')")
     for table, entry in manifest["tables"].items():
         if table in SCHEMAS and (
             not isinstance(entry, dict)
@@ -109,13 +110,26 @@ def parse_manifest(text: bytes, where: str) -> dict[str, Any]:
     return manifest
 
 
+def _is_window(window: Any) -> bool:
+    try:
+        start, end = (datetime.fromisoformat(text) for text in window)
+        return start.tzinfo is not None and start <= end
+    except (TypeError, ValueError):
+        return False
+
+
+def manifest_text(manifest: dict[str, Any]) -> str:
+    """A manifest as JSON; values of other types become text."""
+    return json.dumps(manifest, indent=1, ensure_ascii=True, default=str) + "\n"
+
+
 def write_manifest(folder: Path, manifest: dict[str, Any], *, durable: bool = True) -> None:
     """Replace the manifest of a folder atomically; `durable` waits for the disk."""
-    text = json.dumps(manifest, indent=1, ensure_ascii=False, default=str, allow_nan=False)
+    text = manifest_text(manifest)
     part = folder / f"{MANIFEST}.part"
     with disk_errors(folder):
-        with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text + "\n")
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
@@ -140,12 +154,6 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_disk_full(error: OSError) -> bool:
