@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import platform
+import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +46,7 @@ def new_manifest(**fields: Any) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
+        "id": secrets.token_hex(8),
         "state": "recording",
         "created": now(),
         "window": None,

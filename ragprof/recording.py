@@ -30,6 +30,7 @@ from ragprof.manifest import (
     disk_errors,
     iso,
     manifest_text,
+    new_manifest,
     parse_manifest,
     sync_file,
     sync_folder,
@@ -350,8 +351,11 @@ def merge(recordings: Iterable[Recording | str | Path], out: str | Path) -> Reco
     manifest["created"] = min((m["created"] for m in manifests), key=pd.Timestamp)
     for field in ("sources", "queries", "redacted"):
         manifest[field] = _distinct(item for m in manifests for item in m[field])
-    manifest["refused"] = _added(m["refused"] for m in manifests)
-    manifest["lost"] = _added_lost(m["lost"] for m in manifests)
+    originals = {m["id"]: m for m in manifests}.values()  # slices of one count once
+    manifest["refused"] = _added(m["refused"] for m in originals)
+    manifest["lost"] = _added_lost(m["lost"] for m in originals)
+    if len(originals) > 1:
+        manifest["id"] = new_manifest()["id"]
     manifest["merged"] = [{"window": m["window"], "slices": m.get("slices", [])} for m in manifests]
     manifest.pop("slices", None)
     tables = slicing.merge_tables([recording.scan for recording in opened])

@@ -51,7 +51,7 @@ _ID = re.compile(r"(^|[._-])(trace|span|parent_span|request)[._-]?id$", re.IGNOR
 _OWN = {"service", "process"}  # labels that place a series; joins need them
 _TEXTS = {"logs": ("body",), "spans": ("status_message",), "changes": ("text",)}
 _STRUCTURE = {
-    *("format", "version", "state", "created", "window", "tables", "versions"),
+    *("format", "version", "id", "state", "created", "window", "tables", "versions"),
     *("refused", "lost", "redacted", "slice"),
 }
 _PRIVATE = ("command", "argv", "args", "env", "url*", "endpoint", "host*", "path", "cwd", "*_url")
@@ -119,9 +119,12 @@ def redact_tables(
     scan: Callable[[str, Any], Iterator[pa.Table]], rules: Rules
 ) -> dict[str, Iterator[pa.Table]]:
     """Batches by table with the rules applied, in the order of the tables."""
-    return {
-        table: (redact_rows(table, rows, rules) for rows in scan(table, None)) for table in SCHEMAS
-    }
+    return {table: _redacted(table, scan(table, None), rules) for table in SCHEMAS}
+
+
+def _redacted(table: str, batches: Iterator[pa.Table], rules: Rules) -> Iterator[pa.Table]:
+    for rows in batches:
+        yield redact_rows(table, rows, rules)
 
 
 def redact_rows(table: str, rows: pa.Table, rules: Rules) -> pa.Table:

@@ -141,12 +141,14 @@ def merge_tables(scans: list[Scan]) -> dict[str, Iterable[pa.Table]]:
         )
         series_map = _number(scan, "series", "series_id", series, _series_identity)
         maps.append({"series_id": series_map, "frame_id": frame_map, "stack_id": stack_map})
-    return {
-        table: _chain(
-            _renumber(scan, table, columns) for scan, columns in zip(scans, maps, strict=True)
-        )
-        for table in SCHEMAS
-    }
+    return {table: _renumbered(scans, maps, table) for table in SCHEMAS}
+
+
+def _renumbered(
+    scans: list[Scan], maps: list[dict[str, dict[int, int]]], table: str
+) -> Iterator[pa.Table]:
+    for scan, columns in zip(scans, maps, strict=True):
+        yield from _renumber(scan, table, columns)
 
 
 class _Numbering:
@@ -194,17 +196,8 @@ def _stack_identity(frame_map: dict[int, int], row: dict[str, Any]) -> Hashable:
 
 
 def _series_identity(row: dict[str, Any]) -> Hashable:
-    labels = (
-        frozenset((row["labels"] or {}).items())
-        if isinstance(row["labels"], dict)
-        else (frozenset(row["labels"] or ()))
-    )
+    labels = frozenset(dict(row["labels"] or ()).items())
     return row["name"], labels, row["type"], row["unit"], row["temporality"]
-
-
-def _chain(parts: Iterable[Iterator[pa.Table]]) -> Iterator[pa.Table]:
-    for part in parts:
-        yield from part
 
 
 def _renumber(scan: Scan, table: str, maps: Mapping[str, dict[int, int]]) -> Iterator[pa.Table]:
