@@ -39,6 +39,7 @@ def _code(module: str, path: str) -> CodeType | None:
     found: Any = sys.modules.get(module)
     for name in path.split("."):
         found = getattr(found, name, None)
+    found = getattr(found, "__func__", found)  # a class method
     found = getattr(found, "__wrapped__", found)
     return found.__code__ if isinstance(found, types.FunctionType) else None
 

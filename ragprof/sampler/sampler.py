@@ -97,7 +97,9 @@ class Sampler:
         self._due = now
         self._last_cpu = time.thread_time_ns()
         self._last_place = (0, 0)
-        self._thread_cpu: dict[int, int] = {}
+        self._threads: dict[int, tuple[int, int, int]] = {}  # CPU time and place, at last look
+        self._last_process_cpu = time.process_time_ns()
+        self._contended = False  # other threads used up the time since the last round
         self._asked_walk = 0  # when a walk of the tasks was asked for; 0: none is pending
         self._loop: Any = None
         self._loop_frame = 0  # id of the frame that runs a loop written in C
@@ -238,7 +240,7 @@ class Sampler:
 
         CPU time against wall time since the last look decides; but a look often falls into work
         that began after the last one, so little CPU time alone is no proof. Proof is a primitive
-        that waits, or having been at the same instruction all the time.
+        that waits, having been in the same call all the time, or threads that use up the time.
         """
         busy = used * 2 >= elapsed
         wait = self._blocking.primitive(frame)
@@ -251,12 +253,12 @@ class Sampler:
             return "running", ""
         if called:
             return "waiting", called
-        whole = stayed or elapsed > 2.5e9 * self._budget.tick_period
-        if called is None and whole and used * 4 < elapsed and threading.active_count() > 1:
-            return "waiting", "gil"
-        if called is not None and whole and used * 4 < elapsed:
+        if used * 4 >= elapsed:
+            return "running", ""
+        if called is not None and (stayed or elapsed > 2.5e9 * self._budget.tick_period):
             return "waiting", ""
-        return "running", ""
+        # It goes on in small steps, or not at all, while others use up the time.
+        return ("waiting", "gil") if self._contended else ("running", "")
 
     def _add(
         self, weight: int, stack: int, thread: int, task: int, state: str, wait: str, label: Label
@@ -274,12 +276,12 @@ class Sampler:
     # The second rate: worker threads here, suspended tasks in a callback inside the loop.
 
     def _housekeeping(self, now: int) -> None:
-        if len(sys.modules) != self._modules:
-            self._learn_modules()
         if now - self._last_round >= self._budget.round_period * 1e9:
             began = time.thread_time_ns()
             if threading.active_count() > 1:
                 self._observe_threads(now)
+            else:
+                self._contended = False
             self._last_round = now
             if self._loop is not None and not self._asked_walk:
                 self._asked_walk = now
@@ -291,6 +293,8 @@ class Sampler:
             self._budget.spend_round(seconds)
             self._budget.spend_tick(-seconds)
         if now - self._last_flush >= FLUSH_SECONDS * 1e9:
+            if len(sys.modules) != self._modules:
+                self._learn_modules()
             self._flush()
 
     def _observe_threads(self, now: int) -> None:
@@ -302,7 +306,10 @@ class Sampler:
         me = threading.get_ident()
         before = {ident: self._workers.label(ident) for ident in list(self._workers.work)}
         frames = current_frames()
-        cpu: dict[int, int] = {}
+        looked: dict[int, tuple[int, int, int]] = {}
+        process_cpu = time.process_time_ns()
+        self._contended = (process_cpu - self._last_process_cpu) * 4 >= elapsed * 3
+        self._last_process_cpu = process_cpu
         for ident, frame in frames.items():
             if ident == me:
                 continue
@@ -311,19 +318,21 @@ class Sampler:
             if native is None or used_now < 0:
                 self._unsampled.add(ident)
                 continue
-            cpu[native] = used_now
+            place = (id(frame), frame.f_lasti)
+            looked[native] = (used_now, *place)
             if self._workers.is_idle(frame):
                 continue
-            used = used_now - self._thread_cpu.get(native, used_now)
+            last = self._threads.get(native, (used_now, 0, 0))
+            used = used_now - last[0]
             label = before.get(ident, UNKNOWN)
             if label != self._workers.label(ident):
                 label = UNKNOWN  # it went on between the two looks
-            state, wait = self._state(frame, used, elapsed, True)
+            state, wait = self._state(frame, used, elapsed, place == last[1:])
             if state == "waiting" and not label[0]:
                 continue
             stack = self._stacks.of_frame(frame, self._loops)
             self._add(elapsed, stack, native, 0, state, wait, label)
-        self._thread_cpu = cpu
+        self._threads = looked
 
     def _walk(self, loop: Any) -> None:
         """In the loop: lag, and the tasks that are suspended."""
@@ -370,7 +379,6 @@ class Sampler:
 
     def _flush(self, final: bool = False) -> None:
         now = time.monotonic_ns()
-        elapsed = (now - self._last_flush) / 1e9
         self._last_flush = now
         if self._longest_lag:
             if self._longest_lag < LAG_SECONDS:
@@ -400,7 +408,6 @@ class Sampler:
             self._stacks.new_stacks = []
             self._rows = []
             self._points = []
-        del elapsed
         if final:
             self._spool.close()
             self._spool = None
