@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 
 from ragprof.demo import faults
 from ragprof.demo.service import Service, answer, open_service, retrieve
+from ragprof.demo.unobserved import UNOBSERVED, unobserved
 from ragprof.demo.weights import MISSING, find_weights
 from ragprof.service.logging import LoggingMiddleware, get_logger, setup_logging
 from ragprof.service.metrics import setup_metrics, watch_event_loop
@@ -48,15 +49,17 @@ class FaultRequest(BaseModel):
 def create_app() -> FastAPI:
     """The application. `RAGPROF_DEMO_REFERENCE` is the URL of rag-reference."""
     setup_logging()
-    app = FastAPI(title=SERVICE, version=VERSION, lifespan=_lifespan)
+    app = FastAPI(
+        title=SERVICE, version=VERSION, lifespan=_lifespan, telemetry={"exclude": unobserved}
+    )
     app.add_api_route("/api/v1/ask", ask, methods=["POST"])
     app.add_api_route("/api/v1/search", search, methods=["POST"])
     app.add_api_route("/api/v1/documents/{slug}", document, methods=["GET"])
     app.add_api_route("/health", health, methods=["GET"])
     if os.environ.get("RAGPROF_DEMO_TOKEN"):
         app.add_api_route("/admin/fault", start_fault, methods=["POST"], include_in_schema=False)
-    app.add_middleware(LoggingMiddleware)
-    setup_metrics(app)
+    app.add_middleware(LoggingMiddleware, exclude=UNOBSERVED)
+    setup_metrics(app, exclude=UNOBSERVED)
     setup_tracing(app, SERVICE, version=VERSION)
     return app
 

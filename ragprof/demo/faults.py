@@ -6,11 +6,13 @@ the truth reaches the telemetry: investigation has to find it.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import inspect
 import os
 import sys
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
@@ -140,12 +142,13 @@ def pool_of_one(service: Service) -> None:
 
 async def slow_downstream(service: Service) -> None:
     """rag-reference takes 90 ms longer to reach its remote store."""
-    response = await service.client.post(
-        f"{service.reference_url}/admin/delay",
-        params={"milliseconds": 120},
+    request = urllib.request.Request(  # noqa: S310 - our own loopback URL; not a traced client
+        f"{service.reference_url}/admin/delay?milliseconds=120",
+        method="POST",
         headers={"Authorization": f"Bearer {os.environ.get('RAGPROF_DEMO_TOKEN', '')}"},
     )
-    response.raise_for_status()
+    with await asyncio.to_thread(urllib.request.urlopen, request, timeout=10):
+        pass
 
 
 def unchanged(service: Service) -> None:
@@ -195,7 +198,7 @@ FAULTS: dict[str, Fault] = {
                     "ragprof.demo.store:Database.run",
                     "ragprof.demo.faults:n_plus_one.<locals>.passages",
                 ),
-                resource="rag-api database",
+                resource="rag",
             ),
             parts=("db",),
         ),

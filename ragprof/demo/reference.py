@@ -12,6 +12,7 @@ import secrets
 from fastapi import FastAPI, Header, HTTPException, Query
 
 from ragprof.demo import corpus
+from ragprof.demo.unobserved import UNOBSERVED, unobserved
 from ragprof.service.logging import LoggingMiddleware, get_logger, setup_logging
 from ragprof.service.metrics import setup_metrics
 from ragprof.service.tracing import setup_tracing
@@ -39,7 +40,7 @@ class Shelf:
 def create_app() -> FastAPI:
     """The application, with its own logs, metrics and traces."""
     setup_logging()
-    app = FastAPI(title=SERVICE)
+    app = FastAPI(title=SERVICE, telemetry={"exclude": unobserved})
     shelf = Shelf()
 
     @app.get("/api/v1/definitions")
@@ -60,7 +61,7 @@ def create_app() -> FastAPI:
         shelf.seconds = milliseconds / 1000
         return {"status": "ok"}
 
-    app.add_middleware(LoggingMiddleware)
-    setup_metrics(app)
+    app.add_middleware(LoggingMiddleware, exclude=UNOBSERVED)
+    setup_metrics(app, exclude=UNOBSERVED)
     setup_tracing(app, SERVICE)
     return app

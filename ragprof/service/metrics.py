@@ -390,7 +390,7 @@ class MetricsEndpoint:
             await self.app(scope, receive, send)
 
 
-def setup_metrics(app: Any) -> None:
+def setup_metrics(app: Any, exclude: tuple[str, ...] = ("/metrics",)) -> None:
     """Install the request metrics and `/metrics` in a Starlette or FastAPI application."""
-    app.add_middleware(MetricsMiddleware)
+    app.add_middleware(MetricsMiddleware, exclude=exclude)
     app.add_middleware(MetricsEndpoint)
