@@ -1,0 +1,1 @@
+"""Notebooks run headless: what they ask for, papermill, one HTML file, status, schedule."""
