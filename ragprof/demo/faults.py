@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Fault:
     apply: Callable[[Service], object]
     truth: Truth | None
     load: str = "normal"
-    parts: tuple[str, ...] = field(default=())
+    seams: tuple[str, ...] = ()
 
 
 # --- a blocking call in the event loop -----------------------------------------------------------
@@ -172,7 +172,7 @@ FAULTS: dict[str, Fault] = {
                 ),
                 resource="event_loop",
             ),
-            parts=("generate",),
+            seams=("generate",),
         ),
         Fault(
             "padded_batch",
@@ -183,7 +183,7 @@ FAULTS: dict[str, Fault] = {
                 "cpu",
                 ("ragprof.demo.faults:score_padded_batch", "ragprof.demo.service:call"),
             ),
-            parts=("rerank",),
+            seams=("rerank",),
         ),
         Fault(
             "n_plus_one",
@@ -200,7 +200,7 @@ FAULTS: dict[str, Fault] = {
                 ),
                 resource="rag",
             ),
-            parts=("db",),
+            seams=("db",),
         ),
         Fault(
             "pool_of_one",
@@ -212,7 +212,7 @@ FAULTS: dict[str, Fault] = {
                 ("ragprof.demo.store:Database.session", "ragprof.demo.store:Database.run"),
                 resource="rag",
             ),
-            parts=("pool",),
+            seams=("pool",),
         ),
         Fault(
             "slow_downstream",
@@ -229,7 +229,7 @@ FAULTS: dict[str, Fault] = {
                 resource="rag-reference",
                 service="rag-reference",
             ),
-            parts=("http",),
+            seams=("http",),
         ),
         Fault(
             "heavier_traffic",
@@ -250,6 +250,11 @@ def named(name: str) -> Fault:
         raise FaultError(
             f"There is no fault {name!r}; choose one of {', '.join(FAULTS)}."
         ) from None
+
+
+def foreign(module: str) -> Fault:
+    """Somebody's own fault: applied by `load`, its truth is what it returns."""
+    return Fault(module, "somebody's own fault", unchanged, None)
 
 
 def load(path: Path, function: str) -> Callable[[Service], object]:

@@ -13,6 +13,7 @@ from ragprof.capturing.recorder import Recorder
 from ragprof.demo import faults
 from ragprof.demo.stage import Process, open_stage, play
 from ragprof.demo.weights import MISSING, find_weights
+from ragprof.errors import RagprofError
 
 SECONDS = 20.0
 RECORDING = "recording.ragprof"
@@ -54,3 +55,34 @@ def record_demo(
         played = play(stage, fault, seed, seconds, module, say)
     (out / TRUTH).write_text(json.dumps(played.truth, indent=1) + "\n", encoding="utf-8")
     return played.truth
+
+
+def record_matrix(
+    out: Path,
+    names: Sequence[str],
+    seeds: Sequence[int],
+    seconds: float = SECONDS,
+    quiet: bool = False,
+) -> list[Path]:
+    """Each fault with each seed in `out/FAULT-SEED`; a recording that exists is kept.
+
+    Returns the folders. Detectors are then tried on all of them in seconds.
+    """
+    folders = []
+    for seed in seeds:
+        for name in names:
+            folder = out / f"{name}-{seed}"
+            if not (folder / TRUTH).is_file():
+                record_demo(folder, faults.named(name), seed, seconds, quiet=quiet)
+            folders.append(folder)
+    return folders
+
+
+def read_truth(folder: Path) -> dict[str, Any]:
+    """The truth of a recorded folder; RagprofError when there is none."""
+    path = folder / TRUTH
+    try:
+        truth: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        raise RagprofError(f"{path} is missing or damaged: record the demo again.") from None
+    return truth

@@ -144,6 +144,11 @@ async def call(part: Callable[..., Any], *arguments: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
+async def _awaited(result: Any) -> Any:
+    """What `generate` and `http` gave: both are called in the loop, also when they are sync."""
+    return await result if inspect.isawaitable(result) else result
+
+
 async def answer(
     service: Service, question: str, top_k: int, strategy: str, user_type: str = "api"
 ) -> dict[str, Any]:
@@ -159,7 +164,7 @@ async def answer(
         ranked = await retrieve(service, session, question, top_k, strategy, user_type)
         passages = [passage for passage, _ in ranked]
         subjects = list(dict.fromkeys(passage.slug for passage in passages))
-        definitions = await service.http(subjects)
+        definitions: dict[str, str] = await _awaited(service.http(subjects))
         generated = await _generate(service, question, passages)
     request_id = str(structlog.contextvars.get_contextvars().get("request_id", ""))
     service.jobs.put(
@@ -292,7 +297,7 @@ async def _generate(service: Service, question: str, passages: list[Passage]) ->
         },
     ) as span:
         started = time.perf_counter()
-        generated = await service.generate(question, passages)
+        generated: Answer = await _awaited(service.generate(question, passages))
         span.set_attributes(
             {
                 "gen_ai.response.model": generated.model,
