@@ -46,6 +46,7 @@ def html(
     title = title or profile.name or "Flame graph"
     summary = summary_text(boxes)
     data = json.dumps(_data(boxes), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    functions = _table(profile, baseline, rows)
     options = ""
     if baseline is not None:
         options = (
@@ -77,9 +78,9 @@ def html(
         '<div id="details" aria-live="polite"></div>'
         '<footer><div id="legend"></div><div id="keys">Click or Enter zooms, arrows move, '
         "Esc resets, / searches.</div></footer>"
-        f"<noscript>{_table(profile, baseline, rows)}</noscript>"
+        f"<noscript>{functions}</noscript>"
         f"<details><summary>As a table: the functions with the most time of their own</summary>"
-        f"{_table(profile, baseline, rows)}</details>"
+        f"{functions}</details>"
         '<div id="tip" role="presentation" hidden></div>'
         f'<script id="data" type="application/json">{_inside_script(data)}</script>'
         f"<script>{_asset('page.js')}</script></body></html>\n"
