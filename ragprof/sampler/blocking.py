@@ -29,6 +29,7 @@ _ROOTS = {
     "LOAD_FROM_DICT_OR_DEREF": "local",
 }
 _CALLS = {"CALL", "PRECALL", "CALL_KW", "CALL_FUNCTION_EX", "BEFORE_WITH"}
+_PURE = {"builtins", "time", "math", "cmath", "itertools", "_json", "_struct", "_functools", "_re"}
 _MISSING = object()
 
 Chain = tuple[str, tuple[str, ...]]  # ("global" or "local", the name and its attributes)
@@ -175,7 +176,8 @@ class Blocking:
     def call(self, frame: FrameType) -> str | None:
         """What the C function waits on that a frame is calling.
 
-        "" for a call that is not known to wait, None when the frame is not at a call at all.
+        "" for a call that may wait; None when the frame is not at a call, or at one of the
+        standard library that never waits.
         """
         code = frame.f_code
         key = (id(code), frame.f_lasti)
@@ -189,7 +191,17 @@ class Blocking:
             chain = self._chains[key] = _callee(code, frame.f_lasti)
         if chain is None:
             return None
-        return self._objects.get(id(_look_up(frame, chain)), "")
+        found = _look_up(frame, chain)
+        wait = self._objects.get(id(found))
+        if wait is None:
+            return None if _never_waits(found) else ""
+        return wait
+
+
+def _never_waits(found: Any) -> bool:
+    if isinstance(found, types.MethodDescriptorType):
+        return found.__objclass__.__module__ in _PURE
+    return isinstance(found, types.BuiltinFunctionType) and found.__module__ in _PURE
 
 
 def _callee(code: CodeType, offset: int) -> Chain | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 ROUND_SECONDS = 0.05  # suspended tasks and worker threads, when the budget allows
 SLOWEST_ROUND = 2.0
 SLOWEST_TICK = 0.2
+TICKS = 0.8  # the share of the budget that ticks may take when the rounds need theirs
 
 
 class Budget:
@@ -37,21 +38,16 @@ class Budget:
             return
         ticks, rounds = self.tick_cost / elapsed, self.round_cost / elapsed
         self.tick_cost = self.round_cost = 0.0
-        # At least a third of the budget stays for the rounds, at most what the ticks leave.
+        slowest = max(SLOWEST_TICK, self.asked_period)
         self.tick_period = _period(
-            self.tick_period, ticks, self.share * 2 / 3, self.asked_period, SLOWEST_TICK
+            self.tick_period, ticks, self.share * TICKS, self.asked_period, slowest
         )
-        room = max(self.share - ticks, self.share / 3)
-        self.round_period = _period(
-            self.round_period, rounds, room, max(ROUND_SECONDS, self.asked_period), SLOWEST_ROUND
-        )
+        room = max(self.share - ticks, self.share * (1 - TICKS))
+        fastest = max(ROUND_SECONDS, self.asked_period)
+        self.round_period = _period(self.round_period, rounds, room, fastest, SLOWEST_ROUND)
 
 
 def _period(now: float, spent: float, allowed: float, fastest: float, slowest: float) -> float:
     """The period at which `allowed` would be spent, approached by at most a factor of two."""
     wanted = now * spent / allowed if allowed > 0 else slowest
-    return (
-        min(max(wanted, now / 2, fastest), now * 2, slowest)
-        if wanted < now
-        else min(max(wanted, fastest), now * 2, slowest)
-    )
+    return min(max(wanted, now / 2, fastest), now * 2, slowest)

@@ -156,8 +156,8 @@ def _watch(timer: Timer) -> None:
         return
     _watching = True
     os.register_at_fork(after_in_child=_after_fork)
-    os.execv = _rearming(os.execv)  # type: ignore[assignment]
-    os.execve = _rearming(os.execve)  # type: ignore[assignment]
+    os.execv = _rearming(os.execv)
+    os.execve = _rearming(os.execve)
     sys.addaudithook(_audit)
 
 

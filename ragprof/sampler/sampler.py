@@ -84,7 +84,8 @@ class Sampler:
         self._pid = os.getpid()
         self._main = threading.get_native_id()
         self._busy = False
-        self._rows: list[tuple[Any, ...]] = []
+        self._rows: list[list[Any]] = []
+        self._open_rows: dict[tuple[Any, ...], list[Any]] = {}  # waits, prolonged until stored
         self._points: list[Point] = []
         self._ticks = 0
         self._samples = 0
@@ -94,7 +95,7 @@ class Sampler:
         now = time.monotonic_ns()
         self._started = self._last_tick = self._last_round = now
         self._last_walk = self._last_flush = self._last_adapt = now
-        self._due = now
+        self._due = self._next_round = now
         self._last_cpu = time.thread_time_ns()
         self._last_place = (0, 0)
         self._threads: dict[int, tuple[int, int, int]] = {}  # CPU time and place, at last look
@@ -126,7 +127,7 @@ class Sampler:
             self._last_tick = self._due = time.monotonic_ns()
             self._last_cpu = time.thread_time_ns()
             self._timer.arm(self._budget.tick_period)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # the application goes on without us
             self._fail(error)
             return False
         return True
@@ -182,14 +183,17 @@ class Sampler:
         now = time.monotonic_ns()
         try:
             self._observe_main(frame, now, cpu)
-            self._housekeeping(now)
+            self._last_cpu = time.thread_time_ns()
+            self._budget.spend_tick((self._last_cpu - cpu) / 1e9)
+            if now >= self._next_round:
+                self._round(now)
+                cpu, self._last_cpu = self._last_cpu, time.thread_time_ns()
+                self._budget.spend_round((self._last_cpu - cpu) / 1e9)
         except Exception as error:
             if _is_foreign(error):
                 raise
             self._fail(error)
         finally:
-            self._last_cpu = time.thread_time_ns()
-            self._budget.spend_tick((self._last_cpu - cpu) / 1e9)
             self._busy = False
             if self.running:
                 self._arm(now)
@@ -242,15 +246,12 @@ class Sampler:
         that began after the last one, so little CPU time alone is no proof. Proof is a primitive
         that waits, having been in the same call all the time, or threads that use up the time.
         """
-        busy = used * 2 >= elapsed
+        if used * 2 >= elapsed:
+            return "running", ""
         wait = self._blocking.primitive(frame)
         if wait:
-            return ("running", "") if busy else ("waiting", wait)
+            return "waiting", wait
         called = self._blocking.call(frame)
-        if called in ("sleep", "lock", "queue"):
-            return "waiting", called
-        if busy:
-            return "running", ""
         if called:
             return "waiting", called
         if used * 4 >= elapsed:
@@ -263,39 +264,44 @@ class Sampler:
     def _add(
         self, weight: int, stack: int, thread: int, task: int, state: str, wait: str, label: Label
     ) -> None:
+        """Keep a sample; one that goes on waiting as before makes its row longer instead."""
         if not stack:
             return
+        self._samples += 1
+        if state != "running":
+            key = (thread, task, stack, wait, label)
+            row = self._open_rows.get(key)
+            if row is not None:
+                row[0] = time.time_ns()
+                row[1] += weight
+                return
         if len(self._rows) >= MAX_ROWS:
             self._lost += 1
             return
-        self._rows.append(
-            (time.time_ns(), weight, stack, thread, task, state, wait, label[0], label[1])
-        )
-        self._samples += 1
+        row = [time.time_ns(), weight, stack, thread, task, state, wait, label[0], label[1]]
+        self._rows.append(row)
+        if state != "running":
+            self._open_rows[key] = row
 
     # The second rate: worker threads here, suspended tasks in a callback inside the loop.
 
-    def _housekeeping(self, now: int) -> None:
-        if now - self._last_round >= self._budget.round_period * 1e9:
-            began = time.thread_time_ns()
-            if threading.active_count() > 1:
-                self._observe_threads(now)
-            else:
-                self._contended = False
-            self._last_round = now
-            if self._loop is not None and not self._asked_walk:
-                self._asked_walk = now
-                try:
-                    self._loop.call_soon_threadsafe(self._walk, self._loop)
-                except RuntimeError:  # it is closing
-                    self._asked_walk = 0
-            seconds = (time.thread_time_ns() - began) / 1e9
-            self._budget.spend_round(seconds)
-            self._budget.spend_tick(-seconds)
+    def _round(self, now: int) -> None:
+        if len(threading._active) > 1:  # type: ignore[attr-defined]
+            self._observe_threads(now)
+        else:
+            self._contended = False
+        self._last_round = now
+        if self._loop is not None and not self._asked_walk:
+            self._asked_walk = now
+            try:
+                self._loop.call_soon_threadsafe(self._walk, self._loop)
+            except RuntimeError:  # it is closing
+                self._asked_walk = 0
         if now - self._last_flush >= FLUSH_SECONDS * 1e9:
             if len(sys.modules) != self._modules:
                 self._learn_modules()
             self._flush()
+        self._next_round = now + int(min(self._budget.round_period, FLUSH_SECONDS) * 1e9)
 
     def _observe_threads(self, now: int) -> None:
         elapsed = now - self._last_round
@@ -407,6 +413,7 @@ class Sampler:
             self._stacks.new_frames = []
             self._stacks.new_stacks = []
             self._rows = []
+            self._open_rows.clear()
             self._points = []
         if final:
             self._spool.close()
@@ -454,7 +461,7 @@ class Sampler:
             self._open()
             self._learn_modules()
             self._timer.arm(self._budget.tick_period)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # the application goes on without us
             self._fail(error)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import Any
@@ -36,15 +37,11 @@ class Spool:
             return False
         if written == len(data):
             return True
-        try:
+        with contextlib.suppress(OSError):
             os.ftruncate(self._file, before)
-        except OSError:
-            pass
         return False
 
     def close(self) -> None:
-        try:
+        with contextlib.suppress(OSError):
             if self._stat() == self._identity:
                 os.close(self._file)
-        except OSError:
-            pass

@@ -48,6 +48,6 @@ def _chain() -> None:
 
 try:
     _start()
-except Exception as error:
+except Exception as error:  # noqa: BLE001  # the application goes on without us
     print(f"ragprof: the sampler did not start: {error}", file=sys.stderr)
 _chain()
