@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +34,7 @@ R = TypeVar("R")
 DATABASE_NAME = "rag"
 POOL_NAME = "rag"
 POOL_SIZE = 8
-DATABASE_THREADS = 16
+WAITING_THREADS = 64
 
 
 class Base(DeclarativeBase):
@@ -140,27 +141,29 @@ class Pool:
 class Database:
     """Queries of the service. They run in own threads, for the driver is synchronous.
 
-    The threads are not those of `asyncio.to_thread`: requests that wait for a connection must
-    never occupy the threads that the holder of the connection needs to go on.
+    Waiting for a connection has its own threads: requests that wait must never occupy those that
+    the holder of the connection needs to go on, or all would wait for each other.
     """
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.threads = ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="database")
+        self.threads = ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="database")
+        self.waiting = ThreadPoolExecutor(WAITING_THREADS, thread_name_prefix="connection")
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a synchronous function in a database thread, in the caller's context."""
+        return await self._run_in(self.threads, functools.partial(function, *args, **kwargs))
+
+    async def _run_in(self, threads: ThreadPoolExecutor, function: Callable[[], R]) -> R:
         context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(
-            self.threads, lambda: context.run(function, *args, **kwargs)
-        )
+        return await asyncio.get_running_loop().run_in_executor(threads, context.run, function)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
         """A session for one request: its connection is held until the request is answered."""
         session = Session(self.pool.engine)
         try:
-            await self.run(session.connection)
+            await self._run_in(self.waiting, session.connection)
             yield session
         finally:
             await self.run(session.close)
@@ -180,6 +183,7 @@ class Database:
     def close(self) -> None:
         """End the threads and close the connections."""
         self.threads.shutdown()
+        self.waiting.shutdown()
         self.pool.engine.dispose()
 
 
