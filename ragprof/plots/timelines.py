@@ -63,6 +63,7 @@ def timeline(
     ``samples``: time, weight_ns, state. ``changes``: time, text, drawn as vertical lines.
     ``window`` (the slow one) and ``baseline_window`` are shaded. All times are UTC timestamps.
     """
+    requests = requests[np.isfinite(requests["duration_ms"].to_numpy(dtype=float))]
     panels = []
     if len(requests):
         panels.append(_latencies(requests))
@@ -132,7 +133,7 @@ def _span(requests: pd.DataFrame, *others: Window | pd.DataFrame | None) -> tupl
     edges: list[int] = []
     if len(requests):
         starts = _ns(requests["start"])
-        ends = starts + np.nan_to_num(requests["duration_ms"].to_numpy(dtype=float)) * 1e6
+        ends = starts + requests["duration_ms"].to_numpy(dtype=float) * 1e6
         edges += [int(starts.min()), int(ends.max())]
     for other in others:
         if isinstance(other, tuple):
@@ -235,8 +236,6 @@ def _latencies(requests: pd.DataFrame) -> _Panel:
     times = _ns(requests["start"])
     values = requests["duration_ms"].to_numpy(dtype=float)
     groups = requests["group"].astype(str).to_numpy()
-    sound = np.isfinite(values)
-    times, values, groups = times[sound], values[sound], groups[sound]
     positive = values[values > 0]
     top_value = float(values.max()) if len(values) else 1.0
     log = len(positive) > 0 and top_value / float(np.median(positive)) > 20

@@ -209,7 +209,7 @@ class Profile:
         leaves = lengths > 0
         np.add.at(own, self.stack_frames[self.stack_offsets[1:][leaves] - 1], weights[leaves])
         owners = np.repeat(np.arange(self.stack_count), lengths)
-        pairs = np.unique(owners * max(1, len(self.frames)) + self.stack_frames)
+        pairs = pd.unique(owners * max(1, len(self.frames)) + self.stack_frames)
         stacks, frames = np.divmod(pairs, max(1, len(self.frames)))
         total = np.bincount(frames, weights=weights[stacks], minlength=len(self.frames))
         table = pd.DataFrame(self.frames, columns=list(Frame._fields)).drop(columns="origin")
