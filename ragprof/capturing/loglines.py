@@ -8,7 +8,6 @@ becomes one record.
 from __future__ import annotations
 
 import json
-import math
 import re
 from datetime import UTC, datetime
 from typing import Any
@@ -174,7 +173,7 @@ def _time(value: Any, arrived: int) -> int | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
-        if not math.isfinite(value):
+        if not abs(value) < 1e20:  # also NaN, and integers too large for a float
             return None
         # seconds, milliseconds, microseconds or nanoseconds, told by magnitude
         for scale in (1_000_000_000, 1_000_000, 1000, 1):

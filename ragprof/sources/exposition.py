@@ -31,6 +31,7 @@ TYPES = {
     "info": "gauge",
     "stateset": "gauge",
 }
+CREATED = ("counter", "histogram", "summary")
 TRACE_LABELS = ("trace_id", "traceID", "traceId", "TraceID")
 SPAN_LABELS = ("span_id", "spanID", "spanId", "SpanID")
 
@@ -53,8 +54,12 @@ def points(
     parse = parse_openmetrics if openmetrics else parse_text
     found: list[tuple[Series, Point]] = []
     try:
-        for family in parse(text):
-            found += _family(family, time, common)
+        families = list(parse(text))
+        # The text format has no `_created` samples: there they are gauges of their own.
+        created = {f"{each.name}_created" for each in families if each.type in CREATED}
+        for family in families:
+            if family.name not in created:
+                found += _family(family, time, common)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         form = "OpenMetrics" if openmetrics else "Prometheus text"
         raise BadExposition(
@@ -66,10 +71,10 @@ def points(
 def _family(family: Metric, time: int, common: Mapping[str, str]) -> Iterable[tuple[Series, Point]]:
     type_ = TYPES.get(family.type, "unknown")
     unit = family.unit or ""
-    temporality = "cumulative" if family.type in ("counter", "histogram", "summary") else ""
+    temporality = "cumulative" if family.type in CREATED else ""
     grouped: dict[tuple[tuple[str, str], ...], list[Sample]] = {}
     for sample in family.samples:
-        if sample.name.endswith("_created") and family.type in ("counter", "histogram", "summary"):
+        if sample.name.endswith("_created") and family.type in CREATED:
             continue
         if type_ in ("histogram", "summary"):
             own = {k: v for k, v in sample.labels.items() if k not in ("le", "quantile")}
