@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import sys
 import types
@@ -12,7 +11,7 @@ from contextvars import Context
 from types import CodeType, FrameType
 from typing import Any
 
-from .blocking import _code
+from .blocking import function_code
 from .spans import Label, SpanReader
 from .stacks import MAX_DEPTH, StackTable
 
@@ -130,7 +129,8 @@ class Suspended:
         self._next_number = 1
         self._codes: dict[int, tuple[str, CodeType]] = {}
         self._executor: set[int] = set()
-        self._of_task: set[int] = set()
+        self._task_type: Any = ()
+        self._gathering: Any = None
         self._modules = 0
 
     def refresh(self) -> None:
@@ -139,13 +139,13 @@ class Suspended:
             return
         self._modules = len(sys.modules)
         for module, path, wait in _PRIMITIVES:
-            code = _code(module, path)
+            code = function_code(module, path)
             if code is not None:
                 self._codes[id(code)] = (wait, code)
         self._executor = _inner_codes("asyncio.futures", "_chain_future")
-        self._of_task = _inner_codes("asyncio.tasks", "gather") | _inner_codes(
-            "asyncio.tasks", "shield"
-        )
+        tasks = sys.modules.get("asyncio.tasks")
+        self._task_type = getattr(tasks, "Task", ())
+        self._gathering = getattr(tasks, "_GatheringFuture", None)
 
     def number(self, task: Any) -> int:
         """A number for a task, unique in the process."""
@@ -204,13 +204,13 @@ class Suspended:
             wait = found[0]
         if wait:
             return wait
-        if isinstance(future, asyncio.Task):
+        if isinstance(future, self._task_type):
             return "task"
         for callback in getattr(future, "_callbacks", None) or ():
             code = getattr(callback[0], "__code__", None)
             if id(code) in self._executor:
                 return "executor"
-        if type(future) is asyncio.tasks._GatheringFuture:  # type: ignore[attr-defined]
+        if type(future) is self._gathering:
             return "task"
         return "future"
 
@@ -221,7 +221,7 @@ def _nothing() -> None:
 
 def _inner_codes(module: str, function: str) -> set[int]:
     """Ids of the code objects of the functions inside a function."""
-    code = _code(module, function)
+    code = function_code(module, function)
     if code is None:
         return set()
     return {id(constant) for constant in code.co_consts if isinstance(constant, CodeType)}

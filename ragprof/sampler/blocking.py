@@ -35,7 +35,7 @@ _MISSING = object()
 Chain = tuple[str, tuple[str, ...]]  # ("global" or "local", the name and its attributes)
 
 
-def _code(module: str, path: str) -> CodeType | None:
+def function_code(module: str, path: str) -> CodeType | None:
     """Code of a function of a loaded module; None when there is no such thing."""
     found: Any = sys.modules.get(module)
     for name in path.split("."):
@@ -144,7 +144,7 @@ class Blocking:
             return
         self._modules = len(sys.modules)
         for module, path, wait in PYTHON_PRIMITIVES:
-            code = _code(module, path)
+            code = function_code(module, path)
             if code is not None and id(code) not in self.python:
                 self._add(self.python, code, wait)
         for module, type_name, methods, wait in _C_METHODS:

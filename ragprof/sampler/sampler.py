@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
+import concurrent.futures.thread  # noqa: F401  # wrapped before it is first used
 import os
 import sys
 import threading
@@ -12,9 +12,10 @@ from types import FrameType
 from typing import Any
 
 from .awaiting import Suspended
-from .blocking import Blocking, _code
+from .blocking import Blocking
 from .budget import Budget
 from .clocks import thread_cpu_ns
+from .loops import Loops, running_loop
 from .ownership import Timer
 from .pauses import Pauses, Point
 from .spans import UNKNOWN, Label, SpanReader
@@ -39,20 +40,6 @@ COLUMNS = (
     "span_id",
 )
 
-# Where the stack of a task or callback ends and the loop that runs it begins.
-_LOOPS = [
-    ("asyncio.events", "Handle._run"),
-    ("asyncio.runners", "Runner.run"),
-    ("asyncio.runners", "run"),
-    ("asyncio.base_events", "BaseEventLoop._run_once"),
-    ("asyncio.base_events", "BaseEventLoop.run_forever"),
-    ("asyncio.base_events", "BaseEventLoop.run_until_complete"),
-]
-_SELECTS = [
-    ("selectors", f"{name}.select")
-    for name in ("EpollSelector", "PollSelector", "SelectSelector", "KqueueSelector")
-]
-
 
 class Sampler:
     """Samples this process into a file of the folder `spool` from `start` to `stop`.
@@ -69,6 +56,7 @@ class Sampler:
         self._timer = Timer(self._tick, self._stolen, self._before_exec, self._after_fork)
         self._spans = SpanReader()
         self._stacks = StackTable()
+        self._loops = Loops()
         self._blocking = Blocking()
         self._suspended = Suspended(self._stacks, self._spans)
         self._workers = Workers(self._spans)
@@ -103,12 +91,9 @@ class Sampler:
         self._contended = False  # other threads used up the time since the last round
         self._asked_walk = 0  # when a walk of the tasks was asked for; 0: none is pending
         self._loop: Any = None
-        self._loop_frame = 0  # id of the frame that runs a loop written in C
         self._longest_lag = 0.0
         self._modules = 0
-        self._loops: set[int] = set()
-        self._selects: set[int] = set()
-        self._run_once = 0
+        self._complete = False
 
     def start(self) -> bool:
         """Begin; False when the timer has another owner (`disabled` says so)."""
@@ -120,6 +105,7 @@ class Sampler:
             if self.disabled:
                 self._flush(final=True)
                 return False
+            self._look_around()
             self._learn_modules()
             self._pauses.start()
             self.running = True
@@ -182,6 +168,8 @@ class Sampler:
         cpu = time.thread_time_ns()
         now = time.monotonic_ns()
         try:
+            if not self._complete:
+                self._look_around()
             self._observe_main(frame, now, cpu)
             self._last_cpu = time.thread_time_ns()
             self._budget.spend_tick((self._last_cpu - cpu) / 1e9)
@@ -214,24 +202,18 @@ class Sampler:
         self._last_tick = now
         self._ticks += 1
         place, self._last_place = self._last_place, (id(frame), frame.f_lasti)
-        loop = asyncio._get_running_loop()
+        loop = running_loop() if self._loops.asyncio is not None else None
         if loop is not self._loop:
-            self._loop, self._loop_frame, self._asked_walk = loop, 0, 0
-        on_cpu = used * 2 >= elapsed
-        if loop is not None:
-            caller = frame.f_back
-            selecting = id(frame.f_code) in self._selects and (
-                caller is not None and id(caller.f_code) == self._run_once
-            )
-            if (selecting or id(frame) == self._loop_frame) and not on_cpu:
-                return  # the loop has nothing to do
+            self._loop, self._loops.frame, self._asked_walk = loop, 0, 0
+        if loop is not None and used * 2 < elapsed and self._loops.is_idle(frame):
+            return  # the loop has nothing to do
         state, wait = self._state(frame, used, elapsed, place == self._last_place)
         if wait == "gil":
             self._points.append([time.time_ns(), "python.gil.wait", (elapsed - used) / 1e9, {}])
-        task = _current_task(loop) if loop is not None else None
+        task = self._loops.current_task(loop) if loop is not None else None
         self._add(
             elapsed,
-            self._stacks.of_frame(frame, self._loops, self._loop_frame),
+            self._stacks.of_frame(frame, self._loops.boundary, self._loops.frame),
             self._main,
             self._suspended.number(task) if task is not None else 0,
             state,
@@ -336,7 +318,7 @@ class Sampler:
             state, wait = self._state(frame, used, elapsed, place == last[1:])
             if state == "waiting" and not label[0]:
                 continue
-            stack = self._stacks.of_frame(frame, self._loops)
+            stack = self._stacks.of_frame(frame, self._loops.boundary)
             self._add(elapsed, stack, native, 0, state, wait, label)
         self._threads = looked
 
@@ -354,12 +336,11 @@ class Sampler:
             self._longest_lag = max(self._longest_lag, lag)
             if lag >= LAG_SECONDS:
                 self._points.append([time.time_ns(), "python.event_loop.lag", lag, {}])
-            if not isinstance(loop, asyncio.BaseEventLoop):
-                self._loop_frame = id(sys._getframe().f_back)
+            self._loops.note_frame(loop, sys._getframe().f_back)
             elapsed = now - self._last_walk
             self._last_walk = now
             fresh = min(elapsed, int(self._budget.round_period * 1e9))
-            for task, stack, wait, label, before in self._suspended.walk(asyncio.all_tasks(loop)):
+            for task, stack, wait, label, before in self._suspended.walk(self._loops.tasks(loop)):
                 weight = elapsed if before else fresh
                 self._add(weight, stack, self._main, task, "awaiting", wait, label)
         except Exception as error:
@@ -370,16 +351,20 @@ class Sampler:
             self._busy = False
             self._budget.spend_round((time.thread_time_ns() - began) / 1e9)
 
-    def _learn_modules(self) -> None:
-        """Modules have been loaded: their primitives, hand-overs and loops."""
-        self._modules = len(sys.modules)
+    def _look_around(self) -> None:
+        """Until asyncio, OpenTelemetry and anyio are loaded: are they now?"""
+        known = self._loops.asyncio is not None
+        if self._loops.ready() and not known:
+            self._learn_modules()
         self._spans.ready()
+        self._workers.wrap()
+        self._complete = self._workers.complete and self._loops.asyncio is not None
+
+    def _learn_modules(self) -> None:
+        """Modules have been loaded: take in their primitives."""
+        self._modules = len(sys.modules)
         self._blocking.refresh()
         self._suspended.refresh()
-        self._workers.wrap()
-        self._loops = {id(code) for code in map(_code, *zip(*_LOOPS, strict=True)) if code}
-        self._selects = {id(code) for code in map(_code, *zip(*_SELECTS, strict=True)) if code}
-        self._run_once = id(_code("asyncio.base_events", "BaseEventLoop._run_once"))
 
     # The spool.
 
@@ -463,13 +448,6 @@ class Sampler:
             self._timer.arm(self._budget.tick_period)
         except Exception as error:  # noqa: BLE001  # the application goes on without us
             self._fail(error)
-
-
-def _current_task(loop: Any) -> Any:
-    try:
-        return asyncio.current_task(loop)
-    except RuntimeError:
-        return None
 
 
 def _is_foreign(error: Exception) -> bool:

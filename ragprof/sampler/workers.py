@@ -8,7 +8,6 @@ came without a context, spans are learnt from OpenTelemetry's attach and detach 
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import gc
 import sys
@@ -20,7 +19,8 @@ from queue import Queue
 from types import FrameType
 from typing import Any
 
-from .blocking import _code
+from .blocking import function_code
+from .loops import running_loop
 from .spans import UNKNOWN, Label, SpanReader
 
 _NEEDS_GC_PAUSE = sys.version_info < (3, 12)
@@ -44,27 +44,33 @@ class Workers:
         self.work: dict[int, Work] = {}  # by thread identifier
         self._spans = spans
         self._undo: list[Callable[[], None]] = []
-        self._wrapped: set[str] = set()
+        self._wrappers: dict[str, Callable[[Any], bool]] = {
+            "concurrent.futures.thread": self._wrap_executor,
+            "anyio._backends._asyncio": self._wrap_anyio,
+            "opentelemetry.context": self._wrap_attach,
+        }
+        self._pending = list(self._wrappers)
         self._idle_codes: set[int] = set()
 
     def wrap(self) -> None:
         """Wrap the hand-overs of the modules that are loaded; called again when more are."""
-        for name, wrap in (
-            ("concurrent.futures.thread", self._wrap_executor),
-            ("anyio._backends._asyncio", self._wrap_anyio),
-        ):
+        if not self._pending:
+            return
+        for name in self._pending:
             module = sys.modules.get(name)
-            if name not in self._wrapped and module is not None and wrap(module):
-                self._wrapped.add(name)
-        if "attach" not in self._wrapped and self._spans.ready():
-            self._wrap_attach(self._spans.runtime)
-            self._wrapped.add("attach")
+            if module is not None and self._wrappers[name](module):
+                self._pending = [other for other in self._pending if other != name]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every hand-over is wrapped."""
+        return not self._pending
 
     def unwrap(self) -> None:
         """Take all wrappers off, where nobody has wrapped them once more."""
         while self._undo:
             self._undo.pop()()
-        self._wrapped.clear()
+        self._pending = []
 
     def forget(self) -> None:
         """After a fork only the thread that forked is left."""
@@ -81,7 +87,7 @@ class Workers:
 
     def _wrap_executor(self, module: Any) -> bool:
         class_ = getattr(module, "ThreadPoolExecutor", None)
-        worker = _code(module.__name__, "_worker")
+        worker = function_code(module.__name__, "_worker")
         if class_ is None:
             return False
         if worker is not None:
@@ -118,10 +124,13 @@ class Workers:
                 _observe_queue(thread, works)
         return True
 
-    def _wrap_attach(self, runtime: Any) -> None:
+    def _wrap_attach(self, module: Any) -> bool:
+        if not self._spans.ready():  # still being imported
+            return False
+        runtime = self._spans.runtime
         attach, detach = runtime.attach, runtime.detach
         works, spans, main = self.work, self._spans, threading.main_thread().ident
-        get_ident, running_loop = threading.get_ident, asyncio._get_running_loop
+        get_ident = threading.get_ident
 
         @functools.wraps(attach)
         def observed_attach(context: Any) -> Any:
@@ -154,6 +163,7 @@ class Workers:
                     del runtime.__dict__[name]
 
         self._undo.append(undo)
+        return True
 
     def is_idle(self, frame: FrameType) -> bool:
         """Whether a thread waits for work: its innermost frame is an executor's own loop."""
