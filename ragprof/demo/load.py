@@ -21,7 +21,7 @@ import httpx
 
 from ragprof.demo import corpus
 
-RATE = 8.0  # requests per second
+RATE = 7.0  # requests per second
 REPEATED = 0.25  # share of questions that were asked lately
 RECENT = 20
 WARM_UP = 12  # requests
@@ -92,7 +92,7 @@ def _question(
             draw.choice(BACKGROUND).format(
                 about=other, title=subject.title.lower(), fact=_lower(fact)
             )
-            for other, fact in draw.sample(subject.facts, draw.choice((1, 2)))
+            for other, fact in draw.sample(subject.facts, 2)
         ]
         text = " ".join([*parts, text])
         top_k = draw.choice((8, 10, 12))
