@@ -64,18 +64,16 @@ def timeline(
     ``window`` (the slow one) and ``baseline_window`` are shaded. All times are UTC timestamps.
     """
     requests = requests[np.isfinite(requests["duration_ms"].to_numpy(dtype=float))]
-    panels = []
-    if len(requests):
-        panels.append(_latencies(requests))
-    if metrics is not None and len(metrics):
-        panels.extend(
-            _metric(str(name), rows)
-            for name, rows in metrics.groupby("name", sort=False, observed=True)
-        )
     span = _span(requests, window, baseline_window, metrics, logs, samples)
-    if span is None or not (panels or logs is not None or samples is not None):
+    if span is None:
         return empty(title, "Nothing was recorded in this window.")
     low, high = span
+    panels = [_latencies(requests)] if len(requests) else []
+    if metrics is not None and len(metrics):
+        times = _ns(metrics["time"])
+        inside = metrics[(times >= low) & (times <= high)]
+        for name, rows in inside.groupby("name", sort=False, observed=True):
+            panels.append(_metric(str(name), rows))
     if logs is not None and len(logs):
         panels.append(_log_rate(logs, low, high))
     if samples is not None and len(samples):
