@@ -325,10 +325,11 @@ class Recorder:
             if before is None or before[0] != process.start_ticks:
                 self._seen_start(pid)
             alive[pid] = (process.start_ticks, self._services.of(pid))
-        codes = {child.pid: child.returncode for child in self.children}
+        children = {child.pid: child for child in self.children}
         for pid, (ticks, service) in self._alive.items():
             if pid not in alive or alive[pid][0] != ticks:
-                self._change(changes.ended(pid, service, codes.get(pid)))
+                code = children[pid].wait(1) if pid in children else None
+                self._change(changes.ended(pid, service, code))
         self._alive = alive
 
     def _seen_start(self, pid: int) -> None:
