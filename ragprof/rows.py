@@ -131,8 +131,11 @@ def _columns(table: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, pa.Arra
         elif name == "exemplars":
             values = [None if v is None else [_exemplar(e) for e in v] for v in values]
         try:
-            columns[name] = pa.array(values, type_)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
+            try:
+                columns[name] = pa.array(values, type_)
+            except UnicodeEncodeError:  # half a surrogate pair, which UTF-8 cannot hold
+                columns[name] = pa.array(_encodable(values), type_)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             raise RecordingError(f"table {table!r}, column {name!r}: {error}") from None
     return columns
 
@@ -149,6 +152,16 @@ def _texts(attributes: Any) -> list[tuple[str, str]]:
         for key, value in pairs
         if value is not None
     ]
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list | tuple):
+        return type(value)(_encodable(item) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _encodable(item) for key, item in value.items()}
+    return value
 
 
 def _json(value: Any) -> str:

@@ -1,0 +1,42 @@
+"""The package as a whole: public names, and a command line that starts fast and light."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+import time
+
+import ragprof
+
+HEAVY = ("pandas", "pyarrow", "duckdb", "numpy", "matplotlib", "opentelemetry")
+
+
+def test_no_public_name_is_that_of_a_module() -> None:
+    # Importing the module would rebind the name to it.
+    modules = {module.name for module in pkgutil.iter_modules(ragprof.__path__)}
+    assert {"recording", "tables", "cli"} <= modules
+    assert set(ragprof.__all__) & modules == set()
+
+
+def test_public_names_are_listed_and_unknown_ones_refused() -> None:
+    assert dir(ragprof) == sorted(ragprof.__all__)
+    assert callable(ragprof.open)
+    assert not hasattr(ragprof, "nothing_of_this_name")
+
+
+def test_help_is_fast_and_light() -> None:
+    code = (
+        "import sys\nfrom ragprof.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    seconds = []
+    for _ in range(7):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        seconds.append(time.perf_counter() - start)
+        assert "LOADED []" in done.stdout, done.stdout + done.stderr
+        if seconds[-1] < 0.3:
+            break
+    assert min(seconds) < 0.3
