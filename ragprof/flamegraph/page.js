@@ -132,7 +132,9 @@
       if (w > letter * 4) {
         const strong = hit ? "found-ink" : /^(more|less)-2/.test(name) ? "strong-ink" : "box-ink";
         pen.fillStyle = colours[strong];
-        pen.fillText(fit(label(i), Math.floor((w - 7) / letter)), x + 4, y + ROW / 2);
+        let room = Math.floor((w - 7) / letter), text = fit(label(i), room);
+        while (text && pen.measureText(text).width > w - 6) text = fit(label(i), --room);
+        pen.fillText(text, x + 4, y + ROW / 2);
       }
     }
     pen.globalAlpha = 1;

@@ -50,7 +50,7 @@ _STEPS = [
     *(f"{size}s" for size in (1, 2, 5, 10, 20, 30)),
     *(f"{size}min" for size in (1, 2, 5, 10, 20, 30)),
     *(f"{size}h" for size in (1, 2, 3, 6, 12)),
-    *(f"{size}D" for size in (1, 2, 7, 14, 30)),
+    *(f"{size}D" for size in (1, 2, 7, 14, 30, 90, 180, 360)),
 ]
 
 
@@ -59,9 +59,12 @@ def time_ticks(low: int, high: int, count: int = 6) -> list[tuple[int, str]]:
     span = max(1, high - low)
     steps = [pd.Timedelta(step).value for step in _STEPS]
     step = next((step for step in steps if span / step <= count), steps[-1])
-    form = (
-        "%H:%M:%S" if step < 60_000_000_000 else "%H:%M" if step < 86_400_000_000_000 else "%d %b"
-    )
+    day = 86_400_000_000_000
+    form = "%H:%M:%S" if step < day // 1440 else "%H:%M" if step < day else "%d %b"
+    if span >= day > step:
+        form = f"%d %b {form}"
+    if span > 300 * day:
+        form = "%Y-%m-%d"
     first = -(-low // step) * step
     times = np.arange(first, high + 1, step).tolist()
     labels = [pd.Timestamp(time, tz="UTC").strftime(form) for time in times]
