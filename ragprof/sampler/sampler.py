@@ -162,7 +162,10 @@ class Sampler:
     # What the timer calls.
 
     def _tick(self, signum: int, frame: FrameType | None) -> None:
-        if self._busy or not self.running or frame is None:
+        if not self.running or frame is None:
+            return
+        if self._busy:  # it came while the tasks are walked: once more, soon
+            self._timer.arm(0.001)
             return
         self._busy = True
         cpu = time.thread_time_ns()
