@@ -1,0 +1,1 @@
+"""Tables in, tables out: pure functions over the five tables, one subject per module."""
