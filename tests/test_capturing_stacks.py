@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ragprof import recording
-from ragprof.capturing import outside, stacks
+from ragprof.capturing import outside
 from ragprof.capturing.services import Services
 from ragprof.capturing.stacks import Dictionary, Spool
 from ragprof.journal import Journal
@@ -49,7 +49,7 @@ class Rig:
                 file.write(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n")
 
     def close(self) -> recording.Recording:
-        self.spool.poll(last=True)
+        self.spool.poll()
         self.journal.close()
         return recording.open(self.out)
 
@@ -166,19 +166,12 @@ def test_points_are_events_with_service_and_process(rig: Rig) -> None:
     assert rec.to_pandas("metrics").value.tolist() == [0.02]
 
 
-def test_samples_wait_a_while_for_the_name_of_their_service(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_samples_take_the_name_of_their_service_as_soon_as_it_is_known(rig: Rig) -> None:
     rig.write(7, process(7), frames([0, "m", "f", "/m.py", 1, "app"]))
     rig.write(7, {"type": "stacks", "rows": [[0, [0], [1]]]}, samples([0]))
     rig.spool.poll()
-    assert rig.taken == 0
     rig.services.resource_seen({"service.name": "late", "process.pid": "7"}, 0)
-    rig.spool.poll()
-    assert rig.taken == 1
-    monkeypatch.setattr(stacks, "PATIENCE", 0)
-    rig.write(8, process(8), frames([0, "m", "f", "/m.py", 1, "app"]))
-    rig.write(8, {"type": "stacks", "rows": [[0, [0], [1]]]}, samples([0]))
+    rig.write(7, samples([0]))
     rig.spool.poll()
     assert rig.taken == 2
     assert sorted(rig.close().to_pandas("samples").service) == ["", "late"]

@@ -21,7 +21,7 @@ from ragprof.capturing.progress import Progress
 from ragprof.capturing.receiver import Receiver
 from ragprof.capturing.scrape import Scraper, write_points
 from ragprof.capturing.services import Services
-from ragprof.capturing.stacks import PATIENCE, Dictionary, Spool
+from ragprof.capturing.stacks import Dictionary, Spool
 from ragprof.journal import Journal
 from ragprof.manifest import RecordingError
 from ragprof.sources.otlp import table
@@ -156,7 +156,7 @@ class Recorder:
             for thread in self._threads:
                 thread.join(10)
             self._facts()
-            self._poll(last=True)
+            self._poll()
         finally:
             try:
                 self._stack.close()  # the receivers finish what they have begun
@@ -257,26 +257,19 @@ class Recorder:
             due = max(due + seconds, time.monotonic())
             self._stop.wait(due - time.monotonic())
 
-    def _poll(self, last: bool = False) -> None:
-        self._write_lines(last)
+    def _poll(self) -> None:
+        self._write_lines()
         if self._spool is not None:
-            self._spool.poll(last)
+            self._spool.poll()
         self._progress.show()
 
-    def _write_lines(self, last: bool) -> None:
+    def _write_lines(self) -> None:
         with self._lock:
             lines, self._lines = self._lines, []
-        now = time.time_ns()
-        rows: list[dict[str, Any]] = []
-        later: list[tuple[Child | None, str, str, int]] = []
-        for child, stream, line, arrived in lines:
-            service = self._services.of(child.pid) if child else ""
-            if not service and not last and now - arrived < PATIENCE * 1e9:
-                later.append((child, stream, line, arrived))
-                continue
-            rows.append(loglines.row(line, arrived, service, stream))
-        with self._lock:
-            self._lines = later + self._lines
+        rows = [
+            loglines.row(line, arrived, self._services.of(child.pid) if child else "", stream)
+            for child, stream, line, arrived in lines
+        ]
         if not rows:
             return
         columns = {

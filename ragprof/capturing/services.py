@@ -55,10 +55,6 @@ class Services:
         if version and before and version != before:
             self._changed(name, pid, before, version)
 
-    def known(self, pid: int) -> bool:
-        with self._lock:
-            return pid in self._names
-
     def of(self, pid: int) -> str:
         """The service of a process, or empty.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ SAMPLE_COLUMNS = (
     "time", "weight_ns", "stack_id", "thread", "task", "state", "wait", "trace_id", "span_id",
 )  # fmt: skip
 READ = 4 << 20  # bytes of one file taken at a time
-PATIENCE = 3.0  # seconds that samples wait for the name of their service
 
 
 class Dictionary:
@@ -80,7 +78,6 @@ class _File:
         self.path = path
         self.offset = 0
         self.rest = b""
-        self.first_seen = time.monotonic()
         self.process: dict[str, Any] = {}
         self.stats: dict[str, Any] = {}
         self.frames: dict[int, int] = {}
@@ -116,19 +113,19 @@ class Spool:
         """By process id: what its sampler said of itself, its last statistics included."""
         return {file.pid: {**file.process, **file.stats} for file in self._files.values()}
 
-    def poll(self, last: bool = False) -> None:
-        """Take what is new; `last`: nothing more will come, keep nothing back."""
+    def poll(self) -> None:
+        """Take what is new."""
         with self._lock:
-            self._poll(last)
+            self._poll()
 
-    def _poll(self, last: bool) -> None:
+    def _poll(self) -> None:
         for path in sorted(self.folder.glob("*.jsonl")):
             file = self._files.setdefault(path.name, _File(path))
             more = True
             while more:
                 more = self._read(file)
         for file in self._files.values():
-            self._flush(file, last)
+            self._flush(file)
 
     def _read(self, file: _File) -> bool:
         try:
@@ -174,11 +171,8 @@ class Spool:
             if line.get("service"):
                 self._services.learn(int(line["pid"]), line["service"])
 
-    def _flush(self, file: _File, last: bool) -> None:
+    def _flush(self, file: _File) -> None:
         if not file.samples and not file.points:
-            return
-        waited = time.monotonic() - file.first_seen
-        if not last and waited < PATIENCE and not self._services.known(file.pid):
             return
         service = self._services.of(file.pid)
         samples, points = file.samples, file.points

@@ -59,18 +59,25 @@ def run(args: argparse.Namespace) -> int:
         stdout=2 if args.json else 1,
     )
     code, problem = 0, ""
-    with _signals() as state, recorder:
-        try:
-            if args.pid is not None:
-                recorder.watch(args.pid)
-                _watch(recorder, args.pid, args.duration, state)
-            else:
-                child = recorder.start(args.command, service=args.service)
-                code = _follow(child, args.duration, state)
-        except CommandNotFound as error:
-            code, problem = NOT_FOUND, str(error)
-        except RagprofError as error:
-            code, problem = 1, str(error)
+    began = False
+    try:
+        with _signals() as state, recorder:
+            began = True
+            try:
+                if args.pid is not None:
+                    recorder.watch(args.pid)
+                    _watch(args.pid, args.duration, state)
+                else:
+                    child = recorder.start(args.command, service=args.service)
+                    code = _follow(child, args.duration, state)
+            except CommandNotFound as error:
+                code, problem = NOT_FOUND, str(error)
+            except RagprofError as error:
+                code, problem = 1, str(error)
+    except RagprofError as error:  # at the end: the recording could not be closed
+        if not began:
+            raise
+        code, problem = code or 1, str(error)
     taken, refused = recorder.taken(), recorder.refused()
     if args.json:
         summary = {"recording": str(out), "exit_code": code, "rows": taken, "refused": refused}
@@ -140,7 +147,7 @@ def _pass_on(child: Child, number: int, state: _State) -> None:
     child.signal(stronger, group=True)
 
 
-def _watch(recorder: object, pid: int, duration: float | None, state: _State) -> None:
+def _watch(pid: int, duration: float | None, state: _State) -> None:
     from ragprof.capturing import processes
 
     began = processes.read(pid)
