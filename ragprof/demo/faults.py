@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ragprof.demo.embedder import Embedding
@@ -77,7 +76,7 @@ class RateLimiter:
 def blocking_call(service: Service) -> None:
     """A synchronous rate limiter before generation: while one request waits, all wait."""
     generate = service.generate
-    limiter = RateLimiter(0.05)
+    limiter = RateLimiter(0.04)
 
     async def generate_limited(question: str, passages: Sequence[Passage]) -> Answer:
         limiter.acquire()
@@ -110,19 +109,22 @@ def padded_batch(service: Service) -> None:
 # --- N+1 look-ups through the ORM ----------------------------------------------------------------
 
 
-def load_passages_lazily(session: Session, chunks: Sequence[int]) -> list[Passage]:
-    """The same passages without loading their relations: each is asked for in the loop."""
-    statement = select(Chunk).where(Chunk.id.in_(chunks))
-    found = {chunk.id: passage(chunk) for chunk in session.scalars(statement)}
-    return [found[chunk] for chunk in chunks if chunk in found]
+def load_passages_one_by_one(session: Session, chunks: Sequence[int]) -> list[Passage]:
+    """The same passages, each asked for alone, and its relations loaded lazily after it."""
+    found = []
+    for chunk_id in chunks:
+        chunk = session.get(Chunk, chunk_id)
+        if chunk is not None:
+            found.append(passage(chunk))
+    return found
 
 
 def n_plus_one(service: Service) -> None:
-    """Passages come without their relations, which the ORM then loads one by one."""
+    """Passages are asked for one by one, and the ORM loads their relations one by one."""
     database = service.db
 
     async def passages(session: Session, chunks: Sequence[int]) -> list[Passage]:
-        return await database.run(load_passages_lazily, session, chunks)
+        return await database.run(load_passages_one_by_one, session, chunks)
 
     database.passages = passages  # type: ignore[method-assign]
 
@@ -139,9 +141,9 @@ def pool_of_one(service: Service) -> None:
 
 
 async def slow_downstream(service: Service) -> None:
-    """rag-reference takes 90 ms longer to reach its remote store."""
+    """rag-reference takes 105 ms longer to reach its remote store."""
     request = urllib.request.Request(  # noqa: S310 - our own loopback URL; not a traced client
-        f"{service.reference_url}/admin/delay?milliseconds=120",
+        f"{service.reference_url}/admin/delay?milliseconds=150",
         method="POST",
         headers={"Authorization": f"Bearer {os.environ.get('RAGPROF_DEMO_TOKEN', '')}"},
     )
@@ -185,13 +187,13 @@ FAULTS: dict[str, Fault] = {
         ),
         Fault(
             "n_plus_one",
-            "tags, documents and authors of passages are loaded one by one through the ORM",
+            "passages and their relations are loaded one by one through the ORM",
             n_plus_one,
             Truth(
                 "retrieve",
                 "extra_calls",
                 (
-                    "ragprof.demo.faults:load_passages_lazily",
+                    "ragprof.demo.faults:load_passages_one_by_one",
                     "ragprof.demo.store:passage",
                     "ragprof.demo.store:Database.run",
                     "ragprof.demo.faults:n_plus_one.<locals>.passages",
@@ -214,7 +216,7 @@ FAULTS: dict[str, Fault] = {
         ),
         Fault(
             "slow_downstream",
-            "the service rag-reference answers 90 ms later",
+            "the service rag-reference answers 105 ms later",
             slow_downstream,
             Truth(
                 "http",

@@ -92,7 +92,7 @@ def _question(
             draw.choice(BACKGROUND).format(
                 about=other, title=subject.title.lower(), fact=_lower(fact)
             )
-            for other, fact in draw.sample(subject.facts, 2)
+            for other, fact in draw.sample(subject.facts, draw.choice((1, 2)))
         ]
         text = " ".join([*parts, text])
         top_k = draw.choice((8, 10, 12))
