@@ -197,6 +197,31 @@ class Blocking:
             return None if _never_waits(found) else ""
         return wait
 
+    def entered(self, frame: FrameType) -> str:
+        """What the `with` waited on that a frame, or the caller of one that begins, has entered."""
+        code = frame.f_code
+        begins = next((i for i in dis.get_instructions(code) if i.opname == "RESUME"), None)
+        if begins is not None and frame.f_lasti <= begins.offset and frame.f_back is not None:
+            frame = frame.f_back
+        chain = _entered_before(frame.f_code, frame.f_lasti)
+        return "" if chain is None else self._objects.get(id(_look_up(frame, chain)), "")
+
+
+def _entered_before(code: CodeType, offset: int) -> Chain | None:
+    """What the last `with` entered, when nothing was called between it and `offset`.
+
+    Entering is the one call after which the interpreter does not look for signals: a signal that
+    came while a lock was awaited is handled at the next instruction that does.
+    """
+    before = [i for i in dis.get_instructions(code) if i.offset <= offset]
+    for index in range(len(before) - 2, 0, -1):
+        if before[index].opname == "BEFORE_WITH":
+            return _callee(code, before[index].offset)
+        here = before[index].opname == "PRECALL" and index == len(before) - 2
+        if not here and (before[index].opname in _CALLS or "JUMP_BACKWARD" in before[index].opname):
+            return None
+    return None
+
 
 def _never_waits(found: Any) -> bool:
     if isinstance(found, types.MethodDescriptorType):
@@ -218,7 +243,11 @@ def _callee(code: CodeType, offset: int) -> Chain | None:
         at = instruction
     if at is None or at.opname not in _CALLS or at.positions is None:
         return None
-    start = (at.positions.lineno, at.positions.col_offset)
+    # A `with` has its own place in the source; what it enters was loaded just before.
+    origin = before[-2] if at.opname == "BEFORE_WITH" and len(before) > 1 else at
+    if origin.positions is None:
+        return "", ()
+    start = (origin.positions.lineno, origin.positions.col_offset)
     names: list[str] = []
     for instruction in reversed(before[:-1]):
         positions = instruction.positions

@@ -241,7 +241,12 @@ class Sampler:
             return "waiting", called
         if used * 4 >= elapsed:
             return "running", ""
-        if called is not None and (stayed or elapsed > 2.5e9 * self._budget.tick_period):
+        late = elapsed > 2.5e9 * self._budget.tick_period
+        if late:
+            wait = self._blocking.entered(frame)
+            if wait:
+                return "waiting", wait
+        if called is not None and (stayed or late):
             return "waiting", ""
         # It goes on in small steps, or not at all, while others use up the time.
         return ("waiting", "gil") if self._contended else ("running", "")
