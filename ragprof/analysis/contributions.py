@@ -1,0 +1,71 @@
+"""Where the time of requests went: critical path milliseconds per request and path element.
+
+An element is (service, span name, part, stage). The row of a request sums to its duration, so the
+differences of means between slow and baseline sum to the whole difference, by stage as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ragprof.analysis.columns import Bools, Floats, Ints
+from ragprof.analysis.critical_path import PARTS, Sections
+from ragprof.analysis.forest import Forest
+from ragprof.analysis.stages import STAGES
+
+
+@dataclass(frozen=True)
+class Path:
+    """elements: service, span, part, stage (one row each) and the codes service_code, name_code.
+    of_span: element of each span of the forest. milliseconds: requests x elements."""
+
+    elements: pd.DataFrame
+    of_span: Ints
+    milliseconds: Floats
+
+
+def path(forest: Forest, stage: Ints, edge: Bools, sections: Sections, roots: Ints) -> Path:
+    """Critical path time of the requests whose root spans are `roots`, by element."""
+    keys = np.stack([forest.service, forest.name, edge.astype(np.int64), stage], axis=1)
+    distinct, of_span = np.unique(keys, axis=0, return_inverse=True)
+    of_span = of_span.ravel()
+    request = np.full(len(forest), -1, dtype=np.int64)
+    request[roots] = np.arange(len(roots))
+    of_section = request[forest.root[sections.span]]
+    inside = of_section >= 0
+    milliseconds = np.zeros((len(roots), len(distinct)))
+    np.add.at(
+        milliseconds,
+        (of_section[inside], of_span[sections.span[inside]]),
+        (sections.end - sections.start)[inside] / 1e6,
+    )
+    used = np.flatnonzero(milliseconds.any(axis=0))
+    renumbered = np.full(len(distinct), -1, dtype=np.int64)
+    renumbered[used] = np.arange(len(used))
+    elements = pd.DataFrame(
+        {
+            "service": [forest.services[code] for code in distinct[used, 0]],
+            "span": [forest.names[code] for code in distinct[used, 1]],
+            "part": [PARTS[code] for code in distinct[used, 2]],
+            "stage": [STAGES[code] for code in distinct[used, 3]],
+        }
+    )
+    return Path(elements, renumbered[of_span], milliseconds[:, used])
+
+
+def compare(milliseconds: Floats, slow: Bools, baseline: Bools) -> pd.DataFrame:
+    """Per column the means of both groups and their difference: baseline_ms, slow_ms, added_ms."""
+    columns = milliseconds.shape[1]
+    before = milliseconds[baseline].mean(axis=0) if baseline.any() else np.zeros(columns)
+    after = milliseconds[slow].mean(axis=0) if slow.any() else np.zeros(columns)
+    return pd.DataFrame({"baseline_ms": before, "slow_ms": after, "added_ms": after - before})
+
+
+def by_stage(elements: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    """The same summed by stage, the largest addition first: stage, baseline_ms, slow_ms, added_ms."""
+    table = compared.groupby(elements["stage"].to_numpy()).sum()
+    table.index.name = "stage"
+    return table.sort_values("added_ms", ascending=False).reset_index()

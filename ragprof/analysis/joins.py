@@ -1,0 +1,37 @@
+"""How well the tables join to requests: trace id > request id > exemplar > service and time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from ragprof.analysis.columns import Ints, integers, texts
+
+GRADES = ("trace_id", "request_id", "exemplar", "service_time", "none")
+
+
+def coverage(
+    trace_keys: Ints, request_ids: frozenset[str], samples: pa.Table, logs: pa.Table, metrics: pa.Table
+) -> pd.DataFrame:
+    """table, rows and, per grade, how many rows join to a known trace at that grade."""
+    known = np.unique(trace_keys)
+    rows = []
+    for name, table in (("samples", samples), ("logs", logs)):
+        key = integers(table["trace_key"])
+        by_trace = np.isin(key, known) & (key != 0)
+        by_request = np.zeros(len(key), dtype=bool)
+        if name == "logs" and request_ids:
+            ids = texts(table["request_id"])
+            by_request = ~by_trace & np.array([one in request_ids for one in ids], dtype=bool)
+        service = texts(table["service"]) != ""
+        rest = ~by_trace & ~by_request
+        rows.append(
+            (name, len(key), int(by_trace.sum()), int(by_request.sum()), 0,
+             int((rest & service).sum()), int((rest & ~service).sum()))
+        )  # fmt: skip
+    exemplars = pa.compute.list_value_length(metrics["exemplars"])
+    with_exemplar = int(pa.compute.sum(pa.compute.greater(exemplars, 0)).as_py() or 0)
+    count = metrics.num_rows
+    rows.append(("metrics", count, 0, 0, with_exemplar, count - with_exemplar, 0))
+    return pd.DataFrame(rows, columns=["table", "rows", *GRADES])

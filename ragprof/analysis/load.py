@@ -1,0 +1,69 @@
+"""Is it the load? How much of the added latency the requests' own attributes explain.
+
+Analysis of covariance: the slope of latency over an attribute is fitted within both groups (so
+that it cannot take over the difference between them), and the difference of the groups' attribute
+means times that slope is what the load explains. The rest is the residual shift.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ragprof.analysis.columns import Bools, Floats
+
+LEAST_EFFECT = 0.75
+"""P(slow > baseline) of an attribute that counts as changed load (0.5: no change)."""
+
+
+@dataclass(frozen=True)
+class LoadShift:
+    """attribute, span: what changed. before, after: its means. effect: P(slow > baseline).
+    relative: ratio of the means. slope: ms per unit within groups. explained_ms: slope times
+    shift. p_value: of the rank test."""
+
+    span: str
+    attribute: str
+    before: float
+    after: float
+    effect: float
+    relative: float
+    slope: float
+    explained_ms: float
+    p_value: float
+
+
+def load_shifts(
+    numeric: pd.DataFrame, duration_ms: Floats, slow: Bools, baseline: Bools
+) -> list[LoadShift]:
+    """Attributes with a clear upward shift on most requests that cost time within the groups."""
+    found = []
+    for column in numeric.columns:
+        series = numeric[column].dropna()
+        index = series.index.to_numpy()
+        groups = slow[index].astype(np.int64) - baseline[index]
+        after, before = series.to_numpy()[groups == 1], series.to_numpy()[groups == -1]
+        covered = min(len(after) / max(1, slow.sum()), len(before) / max(1, baseline.sum()))
+        if covered < 0.5 or min(len(after), len(before)) < 10 or before.mean() <= 0:
+            continue
+        test = stats.mannwhitneyu(after, before, alternative="greater")
+        effect = float(test.statistic) / (len(after) * len(before))
+        relative = float(after.mean() / before.mean())
+        if effect < LEAST_EFFECT or relative < 1.2:
+            continue
+        inner = np.concatenate([after - after.mean(), before - before.mean()])
+        times = [duration_ms[index[groups == side]] for side in (1, -1)]
+        spread = np.concatenate([side - side.mean() for side in times])
+        variance = float(inner @ inner)
+        slope = float(inner @ spread) / variance if variance > 0 else 0.0
+        explained = slope * float(after.mean() - before.mean())
+        found.append(
+            LoadShift(
+                *column, float(before.mean()), float(after.mean()), effect, relative, slope,
+                explained, float(test.pvalue),
+            )
+        )  # fmt: skip
+    return sorted(found, key=lambda one: -one.relative)
