@@ -366,7 +366,9 @@ class Recorder:
         if known is not None and now - known[0] < 10:
             return known[1]
         roots = [child.pid for child in self.children] + self._watched
-        pid = processes.process_of_port(client, server, processes.tree(roots))
+        # A worker whose parent has just ended still sends its last spans, but has left the tree.
+        candidates = dict.fromkeys((*processes.tree(roots), *self._pids))
+        pid = processes.process_of_port(client, server, candidates)
         if len(self._ports) > 10_000:
             self._ports.clear()
         self._ports[client, server] = (now, pid)
