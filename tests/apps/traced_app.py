@@ -54,6 +54,7 @@ async def work() -> dict[str, int]:
 def threaded() -> dict[str, int]:
     with tracer.start_as_current_span("threaded"):
         compute(0.02)
+        handled.add(1)
     return {"pid": os.getpid()}
 
 
