@@ -368,7 +368,11 @@ class Recorder:
         roots = [child.pid for child in self.children] + self._watched
         # A worker whose parent has just ended still sends its last spans, but has left the tree.
         candidates = dict.fromkeys((*processes.tree(roots), *self._pids))
-        pid = processes.process_of_port(client, server, candidates)
+        pid = 0
+        for _ in range(3):  # /proc/net/tcp is no snapshot: a busy table can miss a line
+            pid = pid or processes.process_of_port(client, server, candidates)
+        if not pid:
+            return 0
         if len(self._ports) > 10_000:
             self._ports.clear()
         self._ports[client, server] = (now, pid)
