@@ -1,0 +1,1 @@
+"""From analyses to findings: detectors, calibrated ranking, the Investigation."""

@@ -1,0 +1,213 @@
+"""Who is slow, and against whom: slow and baseline requests of one root operation.
+
+An operation is (service, name of the root span). Without a window the onset is found from the
+latencies of each operation; the baseline is the equal time just before it. Without an onset, or
+with slow requests chosen by duration or id, the baseline is the fast half of the same window.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ragprof.analysis.columns import Bools, Ints
+from ragprof.analysis.forest import Forest
+from ragprof.analysis.onset import MIN_REQUESTS, find_onset
+from ragprof.errors import RagprofError
+
+Window = tuple[pd.Timestamp, pd.Timestamp]
+LEVEL = 0.01
+LEAST_RATIO, LEAST_MS = 1.1, 3.0
+"""An onset counts when it adds at least 10 % and 3 ms to the mean."""
+
+
+class SelectionError(RagprofError):
+    """A choice of slow requests, window or operation that fits nothing in the Recording."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """roots: indices of root spans of the operation, by time; slow, baseline: which of them.
+    selected: chosen by duration or id. changed: latency rose beyond its null. p_value: of that."""
+
+    operation: str
+    roots: Ints
+    slow: Bools
+    baseline: Bools
+    selected: bool
+    changed: bool
+    p_value: float
+    window: Window
+    baseline_window: Window
+    reason: str
+
+
+def operations(forest: Forest) -> dict[str, Ints]:
+    """Root spans by operation name, each by time. Client roots (calls of a load generator) and
+    internal ones count as well: whatever a trace begins with."""
+    roots = np.flatnonzero(forest.parent < 0)
+    roots = roots[np.argsort(forest.start[roots], kind="stable")]
+    found: dict[str, Ints] = {}
+    key = forest.service[roots] * (len(forest.names) + 1) + forest.name[roots]
+    for one in np.unique(key):
+        members = roots[key == one]
+        name = forest.names[forest.name[members[0]]]
+        if name in found:
+            name = f"{name} ({forest.services[forest.service[members[0]]]})"
+        found[name] = members
+    return found
+
+
+def choose(
+    forest: Forest,
+    slow: str | Sequence[str] = "p95",
+    window: Window | None = None,
+    baseline: Window | None = None,
+    operation: str | None = None,
+    trace_ids: pd.Series | None = None,
+) -> Groups:
+    """The groups to compare. Raises SelectionError for choices that fit nothing."""
+    found = operations(forest)
+    if not found:
+        raise SelectionError("The recording has no traces: record with tracing on.")
+    if operation is not None:
+        if operation not in found:
+            raise SelectionError(
+                f"There is no operation {operation!r}; choose one of {', '.join(sorted(found))}."
+            )
+        found = {operation: found[operation]}
+    wanted = [slow] if isinstance(slow, str) else list(slow)
+    chosen = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s)", wanted[0]) if len(wanted) == 1 else None
+    quantile = re.fullmatch(r"p(\d\d?(?:\.\d+)?)", wanted[0]) if len(wanted) == 1 else None
+    if chosen:
+        limit = float(chosen[1]) * (1 if chosen[2] == "ms" else 1000)
+        return _by_duration(forest, found, limit, window, baseline)
+    if not quantile:
+        return _by_id(forest, found, wanted, trace_ids, window, baseline)
+    if window is not None:
+        return _by_window(forest, found, window, baseline)
+    best = _onset(forest, found)
+    if best is not None:
+        return best
+    name, roots = max(found.items(), key=lambda item: len(item[1]))
+    took = _ms(forest, roots)
+    limit = float(np.quantile(took, float(quantile[1]) / 100))
+    groups = _by_duration(forest, {name: roots}, limit, None, baseline)
+    return Groups(**{**vars(groups), "changed": False, "reason": "no onset"})
+
+
+def _ms(forest: Forest, roots: Ints) -> np.ndarray:
+    return (forest.end - forest.start)[roots] / 1e6
+
+
+def _onset(forest: Forest, found: dict[str, Ints]) -> Groups | None:
+    """The operation with an onset that lost most time in all; None without one."""
+    candidates = []
+    tested = sum(len(roots) >= 2 * MIN_REQUESTS for roots in found.values())
+    for name, roots in found.items():
+        onset = find_onset(forest.start[roots], _ms(forest, roots))
+        if onset is None or onset.p_value * tested > LEVEL:
+            continue
+        took = _ms(forest, roots)
+        inside = np.zeros(len(roots), dtype=bool)
+        inside[onset.begin : onset.end] = True
+        begin = forest.start[roots[onset.begin]]
+        end = forest.start[roots[onset.end - 1]] + 1
+        before = forest.start[roots] >= begin - (end - begin)
+        before &= ~inside & (np.arange(len(roots)) < onset.begin)
+        if before.sum() < MIN_REQUESTS:
+            before = np.arange(len(roots)) < onset.begin
+        after, base = float(took[inside].mean()), float(took[before].mean())
+        if after < LEAST_RATIO * base or after < base + LEAST_MS:
+            continue
+        low = forest.start[roots[before]].min()
+        candidates.append(
+            ((after - base) * inside.sum(),
+             Groups(name, roots, inside, before, False, True, onset.p_value, _window(begin, end),
+                    _window(low, begin), "onset of slowness found from the latencies"))
+        )  # fmt: skip
+    return max(candidates, key=lambda item: item[0])[1] if candidates else None
+
+
+def _window(low: int, high: int) -> Window:
+    return pd.Timestamp(int(low), tz="UTC"), pd.Timestamp(int(high), tz="UTC")
+
+
+def _inside(forest: Forest, roots: Ints, window: Window | None) -> Bools:
+    if window is None:
+        return np.ones(len(roots), dtype=bool)
+    start = forest.start[roots]
+    inside: Bools = (start >= window[0].value) & (start < window[1].value)
+    return inside
+
+
+def _by_window(
+    forest: Forest, found: dict[str, Ints], window: Window, baseline: Window | None
+) -> Groups:
+    before = baseline or (window[0] - (window[1] - window[0]), window[0])
+    best: tuple[float, Groups] | None = None
+    for name, roots in found.items():
+        slow, base = _inside(forest, roots, window), _inside(forest, roots, before)
+        base &= ~slow
+        if not slow.any() or not base.any():
+            continue
+        took = _ms(forest, roots)
+        added = float(took[slow].mean() - took[base].mean()) * int(slow.sum())
+        groups = Groups(name, roots, slow, base, False, added > 0, float("nan"), window, before,
+                        "window given")  # fmt: skip
+        if best is None or added > best[0]:
+            best = added, groups
+    if best is None:
+        raise SelectionError(
+            "No operation has requests both in the window and in its baseline: choose other times."
+        )
+    return best[1]
+
+
+def _by_duration(
+    forest: Forest, found: dict[str, Ints], limit: float, window: Window | None, baseline: Window | None
+) -> Groups:
+    counts = {
+        name: int((_inside(forest, roots, window) & (_ms(forest, roots) >= limit)).sum())
+        for name, roots in found.items()
+    }
+    name = max(counts, key=lambda one: counts[one])
+    roots = found[name]
+    slow = _inside(forest, roots, window) & (_ms(forest, roots) >= limit)
+    if not slow.any():
+        raise SelectionError(f"No request took {limit:g} ms or longer: choose a lower limit.")
+    return _selected(forest, name, roots, slow, window, baseline, f"at least {limit:g} ms")
+
+
+def _by_id(
+    forest: Forest, found: dict[str, Ints], wanted: Sequence[str], trace_ids: pd.Series | None,
+    window: Window | None, baseline: Window | None,
+) -> Groups:  # fmt: skip
+    ids = {one.lower() for one in wanted}
+    known = trace_ids.to_numpy() if trace_ids is not None else np.zeros(0)
+    for name, roots in found.items():
+        slow = np.array([known[forest.row[root]] in ids for root in roots], dtype=bool)
+        if slow.any():
+            return _selected(forest, name, roots, slow, window, baseline, "traces given")
+    raise SelectionError(
+        f"{wanted[0]!r} is neither a percentile (p95), a duration (300ms) nor a trace id of the "
+        "recording."
+    )
+
+
+def _selected(
+    forest: Forest, name: str, roots: Ints, slow: Bools, window: Window | None,
+    baseline: Window | None, reason: str,
+) -> Groups:  # fmt: skip
+    took = _ms(forest, roots)
+    base = _inside(forest, roots, baseline or window) & ~slow
+    if baseline is None and base.any():
+        base &= took <= np.median(took[_inside(forest, roots, window)])
+    start = forest.start[roots]
+    whole = _window(start.min(), start.max() + 1)
+    return Groups(name, roots, slow, base, True, True, float("nan"), window or whole,
+                  baseline or window or whole, reason)  # fmt: skip

@@ -1,0 +1,117 @@
+"""What a detector hands over: how much it explains, how sure that is, and the rows behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from ragprof.analysis import functions
+from ragprof.analysis.columns import Floats
+from ragprof.analysis.stages import STAGES
+from ragprof.investigation.case import Case
+
+KINDS = (
+    "cpu", "blocked_loop", "lock_wait", "pool_wait", "downstream", "network", "retry",
+    "cache_miss", "extra_calls", "io", "gc", "throttled", "load",
+)  # fmt: skip
+ENDS = {"network", "downstream"}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """kind: of KINDS. claims: added ms per request for each path element that it explains.
+    score: their sum. p_value: how often exchanging blocks of requests gives as much."""
+
+    kind: str
+    stage: str
+    service: str
+    span: str
+    claims: Floats
+    score: float
+    p_value: float
+    resource: str = ""
+    function: str = ""
+    file: str = ""
+    line: int = 0
+    support: list[str] = field(default_factory=list)
+    against: list[str] = field(default_factory=list)
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    sql: str = ""
+
+
+def make(
+    case: Case,
+    kind: str,
+    claimed: Floats,
+    *,
+    element: int | None = None,
+    states: tuple[str, ...] = (),
+    resource: str = "",
+    stage: str = "",
+    spans_wide: bool = False,
+    **more: object,
+) -> Evidence:
+    """Evidence for path elements (`claimed`: ms each, or 0), told by its largest element.
+
+    `states`: those samples name the function. `spans_wide`: look at all claimed elements for it.
+    """
+    top = int(np.argmax(claimed)) if element is None else element
+    row = case.path.elements.iloc[top]
+    of = claimed > 0
+    _, p_value = case.p_value(case.path.milliseconds[:, of].sum(axis=1))
+    name, file, line, rows = culprit(case, np.flatnonzero(of) if spans_wide else np.array([top]), states)
+    return Evidence(
+        kind=kind,
+        stage=stage or str(row["stage"]),
+        service=str(row["service"]),
+        span=str(row["span"]),
+        claims=claimed,
+        score=float(claimed.sum()),
+        p_value=p_value,
+        resource=resource,
+        function=name,
+        file=file,
+        line=line,
+        rows=rows,
+        sql=span_query(str(row["service"]), str(row["span"])),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def culprit(
+    case: Case, elements: np.ndarray, states: tuple[str, ...] = ()
+) -> tuple[str, str, int, pd.DataFrame]:
+    """Function with the largest added time on these elements: name, file, line, all rows."""
+    samples = case.samples
+    on = np.isin(case.path.of_span[samples.span], elements)
+    table = pd.DataFrame()
+    for wanted in (states, ()):
+        keep = on & np.isin(samples.state, wanted) if wanted else on
+        table = functions.difference(samples, case.slow, case.baseline, keep)
+        table = table[table["added_ms"] > 0]
+        if len(table):
+            break
+    if not len(table):
+        return "", "", 0, table
+    # The application's own functions first; a library's only when nothing else was seen.
+    summed = table.groupby(["function", "file", "line", "origin"], as_index=False)["added_ms"].sum()
+    own = summed[(summed["origin"] == "app") & ~summed["function"].str.endswith("<lambda>")]
+    chosen = own if len(own) and own["added_ms"].max() >= 0.1 * summed["added_ms"].max() else summed
+    best = chosen.sort_values("added_ms", ascending=False).iloc[0]
+    return str(best["function"]), str(best["file"]), int(best["line"]), table
+
+
+def span_query(service: str, span: str) -> str:
+    """SQL that shows the spans in question over time."""
+    one, two = (text.replace("'", "''") for text in (service, span))
+    return (
+        "SELECT time_bucket(INTERVAL 1 SECOND, start) AS second, count(*) AS spans, "
+        "avg(duration_ns) / 1e6 AS mean_ms, quantile_cont(duration_ns, 0.95) / 1e6 AS p95_ms "
+        f"FROM spans WHERE service = '{one}' AND name = '{two}' GROUP BY 1 ORDER BY 1"
+    )
+
+
+def stage_name(case: Case, span: int) -> str:
+    return STAGES[int(case.stage[span])]

@@ -1,0 +1,149 @@
+"""`investigate`: a Recording in, an Investigation out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ragprof.analysis import contributions, functions, joins, log_templates, populations
+from ragprof.analysis import attributes as attribute_analysis
+from ragprof.analysis.columns import attribute, texts
+from ragprof.analysis.forest import build as build_forest
+from ragprof.investigation import case as cases
+from ragprof.investigation.case import Case
+from ragprof.investigation.evidence import Evidence
+from ragprof.investigation.ranking import findings as rank
+from ragprof.investigation.result import Investigation
+from ragprof.recording import Recording
+
+COLUMNS = [
+    "rank", "stage", "service", "span", "function", "file", "line", "resource", "kind", "score",
+    "p_value", "added_ms", "for", "against", "sql",
+]  # fmt: skip
+WORDS = {
+    "cpu": "computing", "blocked_loop": "blocking the event loop", "lock_wait": "waiting for a lock",
+    "pool_wait": "waiting for a pooled connection", "downstream": "a slower downstream service",
+    "network": "time between client and server", "retry": "repeated calls after errors",
+    "cache_miss": "more cache misses", "extra_calls": "more calls per request",
+    "io": "waiting for I/O", "gc": "garbage collection", "throttled": "CPU withheld",
+    "load": "heavier requests, not the code",
+}  # fmt: skip
+
+
+def investigate(
+    recording: Recording,
+    *,
+    slow: str | Sequence[str] = "p95",
+    window: tuple[pd.Timestamp, pd.Timestamp] | None = None,
+    baseline: tuple[pd.Timestamp, pd.Timestamp] | None = None,
+    operation: str | None = None,
+) -> Investigation:
+    """Why requests were slow.
+
+    slow: a percentile (then an onset is looked for), a duration such as 300ms, or trace ids.
+    window, baseline: UTC times; without a window the onset of slowness is found from the
+    latencies. Raises SelectionError (a RagprofError) for a choice that fits nothing.
+    """
+    spans = recording.table("spans")
+    forest = build_forest(spans)
+    ids = pd.Series(texts(spans["trace_id"]))
+    groups = populations.choose(forest, slow, window, baseline, operation, ids)
+    case = cases.build(
+        recording, spans, forest, groups.roots, groups.slow, groups.baseline, groups.selected,
+        groups.window, groups.baseline_window,
+    )  # fmt: skip
+    evidence = rank(case) if groups.changed else []
+    notes = _notes(case, groups)
+    logs, metrics = recording.table("logs"), recording.table("metrics")
+    request_ids = frozenset(attribute(spans["attributes"], "request.id", "request_id")) - {""}
+    stages = contributions.by_stage(case.path.elements, case.compared)
+    changes = recording.to_pandas("changes")
+    return Investigation(
+        recording=recording,
+        verdict="cause_found" if evidence else "no_cause_found",
+        summary=_summary(case, groups, evidence),
+        findings=_table(evidence),
+        window=groups.window,
+        baseline_window=groups.baseline_window,
+        operation=groups.operation,
+        requests=_requests(case, groups.operation, ids),
+        stages=stages,
+        operations_path=_path(case),
+        functions=functions.difference(case.samples, case.slow, case.baseline),
+        attributes=attribute_analysis.differences(
+            case.numeric, case.categorical, case.slow, case.baseline
+        ),
+        logs=log_templates.changes(
+            recording.to_pandas("logs", ["time", "service", "severity", "body"]),
+            groups.window,
+            groups.baseline_window,
+        ),
+        metrics=case.metrics,
+        changes=changes,
+        coverage=joins.coverage(
+            forest.trace_key, request_ids, recording.table("samples"), logs, metrics
+        ),
+        notes=notes,
+        _case=case,
+        _evidence=evidence,
+    )
+
+
+def _notes(case: Case, groups: populations.Groups) -> list[str]:
+    notes = [f"slow and baseline: {groups.reason}"]
+    for name, group in (("slow", case.slow), ("baseline", case.baseline)):
+        if group.sum() < populations.MIN_REQUESTS:
+            notes.append(f"only {group.sum()} {name} requests: fewer than 20 are not enough")
+    notes += [f"{count} spans: {reason}" for reason, count in case.forest.problems.items()]
+    if not len(case.samples.ms):
+        notes.append("no stack samples on these requests: functions cannot be named")
+    return notes
+
+
+def _summary(case: Case, groups: populations.Groups, evidence: list[Evidence]) -> str:
+    if not groups.changed:
+        return f"No cause found: the latency of {groups.operation} did not change."
+    added = case.total_ms
+    if not evidence:
+        return f"No cause found for {added:+.1f} ms per {groups.operation}: nothing beats the null."
+    top = evidence[0]
+    where = top.function or top.resource or top.span
+    if top.kind in ("load", "pool_wait", "downstream") and top.resource:
+        where = top.resource
+    return (
+        f"{groups.operation} takes {added:.1f} ms longer: {WORDS[top.kind]} "
+        f"({top.stage}, {where}) accounts for {top.score:.1f} ms."
+    )
+
+
+def _table(evidence: list[Evidence]) -> pd.DataFrame:
+    rows = [
+        (
+            number, one.stage, one.service, one.span, one.function, one.file, one.line,
+            one.resource, one.kind, one.score, one.p_value, one.score, one.support, one.against,
+            one.sql,
+        )
+        for number, one in enumerate(evidence, 1)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _requests(case: Case, operation: str, ids: pd.Series) -> pd.DataFrame:
+    forest, roots = case.forest, case.roots
+    return pd.DataFrame(
+        {
+            "trace_id": ids.to_numpy()[forest.row[roots]],
+            "operation": operation,
+            "service": [forest.services[code] for code in forest.service[roots]],
+            "start": pd.to_datetime(forest.start[roots], utc=True, unit="ns"),
+            "duration_ms": case.duration_ms,
+            "group": np.where(case.slow, "slow", np.where(case.baseline, "baseline", "other")),
+        }
+    )
+
+
+def _path(case: Case) -> pd.DataFrame:
+    table = pd.concat([case.path.elements[["service", "span", "part", "stage"]], case.compared], axis=1)
+    return table.sort_values("added_ms", ascending=False, ignore_index=True)

@@ -1,0 +1,87 @@
+"""Detectors that read what surrounds the code: the load, the cache, the collector, the machine."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ragprof.analysis.load import load_shifts
+from ragprof.investigation.case import Case
+from ragprof.investigation.evidence import Evidence, make
+from ragprof.investigation.structure import _positive
+
+
+def load(case: Case) -> list[Evidence]:
+    """The requests ask for more than before, and asking for more costs time."""
+    shifts = load_shifts(case.numeric, case.duration_ms, case.slow, case.baseline)
+    if not shifts:
+        return []
+    names = {name: code for code, name in enumerate(case.forest.names)}
+    depth = {
+        one.span: int(case.forest.depth[case.forest.name == names[one.span]].min()) for one in shifts
+    }
+    costly = [one for one in shifts if one.slope > 0]
+    if not costly:
+        return []
+    first = min(depth[one.span] for one in costly)
+    # What the request brought with it stands on its outermost spans; inner ones follow from it.
+    lead = max((one for one in costly if depth[one.span] == first), key=lambda one: one.relative)
+    explained = min(1.0, max(one.explained_ms for one in costly) / max(case.total_ms, 1e-9))
+    if lead.p_value > 1e-4:
+        return []
+    claimed = _positive(case)
+    support = [
+        f"{lead.attribute} is {lead.after:.4g} instead of {lead.before:.4g} on average "
+        f"(larger in {lead.effect:.0%} of comparisons)",
+        f"by its cost within each window that explains about {explained:.0%} of the added time",
+    ]
+    return [make(case, "load", claimed, stage="request", resource=lead.attribute, support=support)]
+
+
+def cache_miss(case: Case) -> list[Evidence]:
+    """A hit ratio fell: counters of hits and misses, or a boolean attribute of a cache."""
+    found = []
+    flags = [column for column in case.categorical.columns if "cache" in column[1] and "hit" in column[1]]
+    for column in flags:
+        hit = (case.categorical[column].str.lower() == "true").reindex(range(len(case.roots)))
+        known = hit.notna().to_numpy()
+        value = hit.fillna(False).to_numpy(dtype=bool)
+        ratios = [float(value[group & known].mean()) if (group & known).any() else 0.0 for group in (case.slow, case.baseline)]
+        hits, misses = (case.duration_ms[case.baseline & known & side] for side in (value, ~value))
+        if ratios[1] - ratios[0] < 0.1 or len(hits) < 3 or len(misses) < 3:
+            continue
+        explained = (ratios[1] - ratios[0]) * float(misses.mean() - hits.mean())
+        _, p_value = case.p_value((~value).astype(np.float64))
+        if p_value > 0.01 or explained < 0.5 * case.total_ms:
+            continue
+        claimed = _positive(case)
+        text = f"{column[1]} holds for {ratios[0]:.0%} of requests instead of {ratios[1]:.0%}"
+        found.append(make(case, "cache_miss", claimed, stage="cache", resource=column[1], support=[text]))
+    return found
+
+
+def collector(case: Case) -> list[Evidence]:
+    """Garbage collection pauses grew by as much as the requests."""
+    return _machine(case, "gc", ("python.gc.pause",), "s", 1000.0, "garbage collection")
+
+
+def throttled(case: Case) -> list[Evidence]:
+    """The container was held back, or its CPU taken by the host."""
+    names = ("cgroup.cpu.throttled_time", "system.cpu.steal")
+    return _machine(case, "throttled", names, "s", 1000.0, "CPU time withheld")
+
+
+def _machine(
+    case: Case, kind: str, names: tuple[str, ...], unit: str, scale: float, words: str
+) -> list[Evidence]:
+    found = []
+    per_second = case.slow.sum() / max((case.window[1] - case.window[0]).total_seconds(), 1e-9)
+    rows = case.metrics[case.metrics["metric"].isin(names)]
+    for row in rows.itertuples():
+        divide = 1e9 if row.unit == "ns" else 1e6 if row.unit == "us" else 1.0
+        more = (row.slow - row.baseline) / divide  # seconds lost per second
+        each = scale * more / max(per_second, 1e-9)
+        if more < 0.05 or each < 0.3 * case.total_ms:
+            continue
+        text = f"{words}: {row.slow / divide:.3f} s per second instead of {row.baseline / divide:.3f}"
+        found.append(make(case, kind, _positive(case), resource=row.metric, support=[text]))
+    return found
