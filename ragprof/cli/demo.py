@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the load (1)")
     parser.add_argument(
-        "--seconds", type=float, default=22, metavar="S", help="length of each window (22)"
+        "--seconds", type=float, default=25, metavar="S", help="length of each window (25)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write (ragprof-demo)")
     parser.add_argument("--record-only", action="store_true", help="do not investigate")

@@ -21,7 +21,7 @@ import httpx
 
 from ragprof.demo import corpus
 
-RATE = 7.0  # requests per second
+RATE = 5.0  # requests per second
 REPEATED = 0.25  # share of questions that were asked lately
 RECENT = 20
 WARM_UP = 12  # requests

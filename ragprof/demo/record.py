@@ -15,7 +15,7 @@ from ragprof.demo.stage import Process, open_stage, play
 from ragprof.demo.weights import MISSING, find_weights
 from ragprof.errors import RagprofError
 
-SECONDS = 22.0
+SECONDS = 25.0
 RECORDING = "recording.ragprof"
 TRUTH = "truth.json"
 

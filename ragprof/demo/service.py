@@ -37,7 +37,7 @@ from ragprof.service.metrics import BusinessMetrics, size_category
 tracer = trace.get_tracer("ragprof.demo")
 log = get_logger(__name__)
 
-MIN_CANDIDATES = 36
+MIN_CANDIDATES = 48
 CANDIDATES_PER_RESULT = 4
 TEXT_LIMIT = 100  # characters of a query kept in attributes
 
