@@ -1,28 +1,31 @@
 """When requests became slow: a change point in the latencies of one operation.
 
-The statistic is the largest standardised shift of mean ranks over all splits (Pettitt 1979), or
-over all inner intervals when it ended again (epidemic alternative; Levin and Kline 1985). Ranks,
+The statistic is the largest sum of ranks beyond the mean over all splits (Pettitt 1979), or over
+all inner intervals when it ended again (epidemic alternative; Levin and Kline 1985). Ranks,
 because latencies have heavy tails. The null comes from exchanging blocks of requests, so that
 short correlation in time does not look like an onset.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import stats
 
 from ragprof.analysis.columns import Floats, Ints
 
 MIN_REQUESTS = 20
 """Fewer requests on a side are not enough to tell."""
-ROUNDS = 1999
+ROUNDS = 7999
+PLAIN = 0.005
+"""A lasting onset as sure as this is not compared with passing ones."""
 
 
 @dataclass(frozen=True)
 class Onset:
     """begin, end: positions in the requests ordered by time, [begin, end) is slow. score: the
-    standardised shift. p_value: share of exchanges that reach it."""
+    statistic. p_value: share of exchanges that reach it."""
 
     begin: int
     end: int
@@ -30,41 +33,64 @@ class Onset:
     p_value: float
 
 
-def find_onset(times: Ints, durations: Floats, seed: int = 0) -> Onset | None:
+def find_onset(
+    durations: Floats, strata: Ints | None = None, seed: int = 0, passing: bool = True
+) -> Onset | None:
     """The stretch of requests that is slower than those before it; None when too few requests.
 
-    times: ns, ascending. durations: any unit. The result is the best stretch, significant or not.
+    durations: any unit, in the order of their start. strata: kinds of requests (for example served
+    from a cache or not) that are ranked apart: their mix then adds no noise. As a change of the
+    mix itself would go unseen, both ways are tried, and the better p-value is doubled. passing: also
+    look for a stretch that ended again. The result is the best stretch, significant or not.
     """
-    count = len(durations)
-    if count < 2 * MIN_REQUESTS:
+    if len(durations) < 2 * MIN_REQUESTS:
         return None
+    rankings = [_ranks(durations)]
+    if strata is not None and len(np.unique(strata)) > 1:
+        ranks = np.empty(len(durations))
+        for one in np.unique(strata):
+            ranks[strata == one] = _ranks(durations[strata == one])
+        rankings.append(ranks)
+    lasting = min((_search(ranks, seed, False) for ranks in rankings), key=_order)
+    lasting = replace(lasting, p_value=min(1.0, lasting.p_value * len(rankings)))
+    if lasting.p_value <= PLAIN or not passing:
+        return lasting
+    # What ended again has many more ways to be found by chance: looked for only then.
+    short = min((_search(ranks, seed, True) for ranks in rankings), key=_order)
+    short = replace(short, p_value=min(1.0, short.p_value * len(rankings) * 2))
+    return min(lasting, short, key=_order)
+
+
+def _order(onset: Onset) -> tuple[float, float]:
+    return onset.p_value, -onset.score
+
+
+def _search(ranks: Floats, seed: int, ended: bool) -> Onset:
+    count = len(ranks)
     size = max(3, count // 60)
     cut = np.arange(0, count, size)
     if count - cut[-1] < size and len(cut) > 1:
         cut = cut[:-1]
-    ranks = _ranks(durations)
     sizes = np.diff(np.append(cut, count)).astype(np.float64)
     means = np.add.reduceat(ranks, cut) / sizes
     least = int(np.ceil(MIN_REQUESTS / size))
-    observed, begin, end = _best(means[None, :], sizes, least)
+    observed, begin, end = _best(means[None, :], sizes, least, ended)
     draw = np.random.default_rng(seed)
     # Runs of three blocks are exchanged together: what lasts a second is not an onset.
-    reached = 0
+    reached, total = 0, 1600 if ended else ROUNDS + 1
     for _ in range(8):
-        rounds = (ROUNDS + 1) // 8
+        rounds = total // 8
         order = _runs(draw, len(means), 3, rounds)
-        reached += int((_best(means[order], sizes, least)[0] >= observed[0]).sum())
+        reached += int((_best(means[order], sizes, least, ended)[0] >= observed[0]).sum())
     low = int(cut[begin[0]])
     high = int(cut[end[0]]) if end[0] < len(cut) else count
     low = _refine(ranks, low, size, high)
-    return Onset(low, high, float(observed[0]), (reached + 1) / (ROUNDS + 1))
+    return Onset(low, high, float(observed[0]), (reached + 1) / total)
 
 
 def _ranks(values: Floats) -> Floats:
-    order = np.argsort(values, kind="stable")
-    ranks = np.empty(len(values))
-    ranks[order] = np.arange(len(values))
-    return ranks / max(1, len(values) - 1) - 0.5
+    """Ranks from -0.5 to 0.5; equal values share theirs."""
+    return (stats.rankdata(values) - 1) / max(1, len(values) - 1) - 0.5
 
 
 def _runs(draw: np.random.Generator, count: int, run: int, rounds: int) -> Ints:
@@ -76,10 +102,10 @@ def _runs(draw: np.random.Generator, count: int, run: int, rounds: int) -> Ints:
     return np.lexsort((np.broadcast_to(np.arange(count), of_block.shape), np.take_along_axis(key, of_block, 1)), axis=1)
 
 
-def _best(means: Floats, sizes: Floats, least: int) -> tuple[Floats, Ints, Ints]:
+def _best(means: Floats, sizes: Floats, least: int, ended: bool) -> tuple[Floats, Ints, Ints]:
     """Per row the largest upward shift of [begin, end) against what came before it and after it.
 
-    An `end` before the last block is taken only when what follows is long enough to be told.
+    `ended`: also stretches that end before the last block, with enough after them to be told.
     """
     count = means.shape[1]
     total = np.concatenate([np.zeros((len(means), 1)), np.cumsum(means * sizes, axis=1)], axis=1)
@@ -87,16 +113,15 @@ def _best(means: Floats, sizes: Floats, least: int) -> tuple[Floats, Ints, Ints]
     pairs = [
         (begin, end)
         for begin in range(least, count - least + 1)
-        for end in [count, *range(begin + least, count - least + 1, 2)]
+        for end in [count, *(range(begin + least, count - least + 1, 2) if ended else ())]
     ]
     begins, ends = np.array(pairs).T
     inside = total[:, ends] - total[:, begins]
     n = length[ends] - length[begins]
     rest = length[-1] - n
     shift = inside / n - (total[:, -1:] - inside) / rest
-    score = shift * np.sqrt(n * rest / length[-1]) * np.sqrt(12)
-    # A stretch with an end has many more ways to be found by chance: it must be clearly better.
-    score = np.where(ends == count, score, score - 1.5)
+    # Not divided by its spread: a burst of a second would beat a shift that lasts.
+    score = shift * n * rest / length[-1] ** 1.5 * np.sqrt(12)
     best = np.argmax(score, axis=1)
     rows = np.arange(len(means))
     return score[rows, best], begins[best], ends[best]
@@ -110,5 +135,5 @@ def _refine(ranks: Floats, low: int, size: int, high: int) -> int:
     total = np.concatenate([[0.0], np.cumsum(ranks)])
     at = np.arange(first, last + 1)
     before, after = total[at] / at, (total[high] - total[at]) / (high - at)
-    score = (after - before) * np.sqrt(at * (high - at))
+    score = (after - before) * at * (high - at)
     return int(at[np.argmax(score)])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ragprof.analysis.columns import Bools, Ints
+from ragprof.analysis.columns import Bools, Floats, Ints
 from ragprof.analysis.forest import Forest
 from ragprof.analysis.onset import MIN_REQUESTS, find_onset
 from ragprof.errors import RagprofError
@@ -47,10 +47,12 @@ class Groups:
 
 
 def operations(forest: Forest) -> dict[str, Ints]:
-    """Root spans by operation name, each by time. Client roots (calls of a load generator) and
-    internal ones count as well: whatever a trace begins with."""
+    """Root spans by operation name, each by time. Traces that begin with a client call
+    count only when there are no others."""
     roots = np.flatnonzero(forest.parent < 0)
     roots = roots[np.argsort(forest.start[roots], kind="stable")]
+    asked = roots[~forest.exit[roots]]
+    roots = asked if len(asked) else roots  # own calls at start-up are no requests
     found: dict[str, Ints] = {}
     key = forest.service[roots] * (len(forest.names) + 1) + forest.name[roots]
     for one in np.unique(key):
@@ -69,8 +71,10 @@ def choose(
     baseline: Window | None = None,
     operation: str | None = None,
     trace_ids: pd.Series | None = None,
+    stage_ms: Floats | None = None,
 ) -> Groups:
-    """The groups to compare. Raises SelectionError for choices that fit nothing."""
+    """The groups to compare. stage_ms: critical path time per span of the forest (root spans count)
+    and stage: a shift of one stage stands out from the noise of the others. Raises SelectionError for choices that fit nothing."""
     found = operations(forest)
     if not found:
         raise SelectionError("The recording has no traces: record with tracing on.")
@@ -90,7 +94,7 @@ def choose(
         return _by_id(forest, found, wanted, trace_ids, window, baseline)
     if window is not None:
         return _by_window(forest, found, window, baseline)
-    best = _onset(forest, found)
+    best = _onset(forest, found, stage_ms)
     if best is not None:
         return best
     name, roots = max(found.items(), key=lambda item: len(item[1]))
@@ -104,15 +108,24 @@ def _ms(forest: Forest, roots: Ints) -> np.ndarray:
     return (forest.end - forest.start)[roots] / 1e6
 
 
-def _onset(forest: Forest, found: dict[str, Ints]) -> Groups | None:
+def _onset(forest: Forest, found: dict[str, Ints], stage_ms: Floats | None) -> Groups | None:
     """The operation with an onset that lost most time in all; None without one."""
     candidates = []
     tested = sum(len(roots) >= 2 * MIN_REQUESTS for roots in found.values())
     for name, roots in found.items():
-        onset = find_onset(forest.start[roots], _ms(forest, roots))
-        if onset is None or onset.p_value * tested > LEVEL:
+        took, shapes = _ms(forest, roots), _shapes(forest, roots)
+        onset = find_onset(took, shapes)
+        if onset is None:
             continue
-        took = _ms(forest, roots)
+        parts = np.zeros((len(roots), 0)) if stage_ms is None else stage_ms[roots]
+        parts = parts[:, parts.mean(axis=0) > 0.02 * took.mean()]
+        for part in parts.T:
+            found_in_part = find_onset(part, shapes, passing=False)
+            if found_in_part is not None and found_in_part.p_value < onset.p_value:
+                onset = found_in_part
+        p_value = min(1.0, onset.p_value * tested * (1 + parts.shape[1]))
+        if p_value > LEVEL:
+            continue
         inside = np.zeros(len(roots), dtype=bool)
         inside[onset.begin : onset.end] = True
         begin = forest.start[roots[onset.begin]]
@@ -127,10 +140,17 @@ def _onset(forest: Forest, found: dict[str, Ints]) -> Groups | None:
         low = forest.start[roots[before]].min()
         candidates.append(
             ((after - base) * inside.sum(),
-             Groups(name, roots, inside, before, False, True, onset.p_value, _window(begin, end),
+             Groups(name, roots, inside, before, False, True, p_value, _window(begin, end),
                     _window(low, begin), "onset of slowness found from the latencies"))
         )  # fmt: skip
     return max(candidates, key=lambda item: item[0])[1] if candidates else None
+
+
+def _shapes(forest: Forest, roots: Ints) -> Ints:
+    """1 for requests with many different spans below them, 0 for those that were answered early."""
+    pairs = np.unique(forest.root * len(forest.names) + forest.name) // max(1, len(forest.names))
+    counts = np.bincount(pairs, minlength=len(forest))[roots]
+    return (counts > (counts.min() + counts.max()) / 2).astype(np.int64)
 
 
 def _window(low: int, high: int) -> Window:

@@ -15,7 +15,6 @@ from ragprof.analysis import (
     functions,
     metric_shifts,
     significance,
-    stages,
 )
 from ragprof.analysis.columns import Bools, Floats, Ints, attribute
 from ragprof.analysis.forest import Forest
@@ -78,6 +77,8 @@ def build(
     recording: Recording,
     spans: pa.Table,
     forest: Forest,
+    stage: Ints,
+    sections: critical_path.Sections,
     roots: Ints,
     slow: Bools,
     baseline: Bools,
@@ -86,9 +87,7 @@ def build(
     baseline_window: Window,
 ) -> Case:
     """Compute the case of the requests `roots` of one operation."""
-    stage = stages.stages(forest, spans)
     edge = critical_path.calls_server(forest)
-    sections = critical_path.sections(forest)
     path = contributions.path(forest, stage, edge, sections, roots)
     number = np.full(len(forest), -1, dtype=np.int64)
     number[roots] = np.arange(len(roots))

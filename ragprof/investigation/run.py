@@ -7,10 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ragprof.analysis import contributions, functions, joins, log_templates, populations
+from ragprof.analysis import (
+    contributions,
+    critical_path,
+    functions,
+    joins,
+    log_templates,
+    populations,
+)
 from ragprof.analysis import attributes as attribute_analysis
-from ragprof.analysis.columns import attribute, texts
+from ragprof.analysis.columns import Floats, Ints, attribute, texts
+from ragprof.analysis.forest import Forest
 from ragprof.analysis.forest import build as build_forest
+from ragprof.analysis.stages import STAGES
+from ragprof.analysis.stages import stages as stages_of
 from ragprof.investigation import case as cases
 from ragprof.investigation.case import Case
 from ragprof.investigation.evidence import Evidence
@@ -49,9 +59,13 @@ def investigate(
     spans = recording.table("spans")
     forest = build_forest(spans)
     ids = pd.Series(texts(spans["trace_id"]))
-    groups = populations.choose(forest, slow, window, baseline, operation, ids)
+    stage = stages_of(forest, spans)
+    sections = critical_path.sections(forest)
+    groups = populations.choose(
+        forest, slow, window, baseline, operation, ids, _stage_ms(forest, stage, sections)
+    )
     case = cases.build(
-        recording, spans, forest, groups.roots, groups.slow, groups.baseline, groups.selected,
+        recording, spans, forest, stage, sections, groups.roots, groups.slow, groups.baseline, groups.selected,
         groups.window, groups.baseline_window,
     )  # fmt: skip
     evidence = rank(case) if groups.changed else []
@@ -89,6 +103,14 @@ def investigate(
         _case=case,
         _evidence=evidence,
     )
+
+
+def _stage_ms(forest: Forest, stage: Ints, sections: critical_path.Sections) -> Floats:
+    """Critical path ms of each trace by stage, in the row of its root span."""
+    result = np.zeros((len(forest), len(STAGES)))
+    at = forest.root[sections.span], stage[sections.span]
+    np.add.at(result, at, (sections.end - sections.start) / 1e6)
+    return result
 
 
 def _notes(case: Case, groups: populations.Groups) -> list[str]:
