@@ -10,7 +10,8 @@ from typing import Any
 from ragprof import recording
 from ragprof.demo import evaluate, faults
 from ragprof.demo.record import RECORDING, SECONDS, record_demo, record_matrix
-from ragprof.investigation.run import Investigation, investigate
+from ragprof.investigation.result import Investigation
+from ragprof.investigation.run import investigate
 from ragprof.reports import runner
 
 NOTEBOOK = "investigate_slow_traces"
