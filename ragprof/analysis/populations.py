@@ -134,16 +134,31 @@ def _onset(forest: Forest, found: dict[str, Ints], stage_ms: Floats | None) -> G
         before &= ~inside & (np.arange(len(roots)) < onset.begin)
         if before.sum() < MIN_REQUESTS:
             before = np.arange(len(roots)) < onset.begin
-        after, base = float(took[inside].mean()), float(took[before].mean())
-        if after < LEAST_RATIO * base or after < base + LEAST_MS:
+        reason = "onset of slowness found from the latencies"
+        slow, calm = inside, before
+        if not _rose(took, slow, calm):
+            # A burst in the baseline hides what is slower since: compare without the extremes.
+            slow, calm = _without_slowest(took, inside), _without_slowest(took, before)
+            reason += "; the slowest tenth of both groups is left out, for the baseline had a burst"
+        if not _rose(took, slow, calm):
             continue
+        lost = float(took[slow].mean() - took[calm].mean()) * int(inside.sum())
         low = forest.start[roots[before]].min()
         candidates.append(
-            ((after - base) * inside.sum(),
-             Groups(name, roots, inside, before, False, True, p_value, _window(begin, end),
-                    _window(low, begin), "onset of slowness found from the latencies"))
+            (lost, Groups(name, roots, slow, calm, False, True, p_value, _window(begin, end),
+                          _window(low, begin), reason))
         )  # fmt: skip
     return max(candidates, key=lambda item: item[0])[1] if candidates else None
+
+
+def _rose(took: Floats, slow: Bools, calm: Bools) -> bool:
+    after, base = float(took[slow].mean()), float(took[calm].mean())
+    return after >= LEAST_RATIO * base and after >= base + LEAST_MS
+
+
+def _without_slowest(took: Floats, group: Bools) -> Bools:
+    kept: Bools = group & (took <= np.quantile(took[group], 0.9))
+    return kept
 
 
 def _shapes(forest: Forest, roots: Ints) -> Ints:
