@@ -181,7 +181,7 @@ FAULTS: dict[str, Fault] = {
             Truth(
                 "rerank",
                 "cpu",
-                ("ragprof.demo.faults:score_padded_batch", "ragprof.demo.service:call"),
+                ("ragprof.demo.faults:score_padded_batch",),
             ),
             seams=("rerank",),
         ),
@@ -195,7 +195,6 @@ FAULTS: dict[str, Fault] = {
                 (
                     "ragprof.demo.faults:load_passages_one_by_one",
                     "ragprof.demo.store:passage",
-                    "ragprof.demo.store:Database.run",
                     "ragprof.demo.faults:n_plus_one.<locals>.passages",
                 ),
                 resource="rag",
@@ -209,7 +208,7 @@ FAULTS: dict[str, Fault] = {
             Truth(
                 "database",
                 "pool_wait",
-                ("ragprof.demo.store:Database.session", "ragprof.demo.store:Database.run"),
+                ("ragprof.demo.store:Database.session",),
                 resource="rag",
             ),
             seams=("pool",),
