@@ -9,14 +9,14 @@ import pandas as pd
 
 from ragprof.analysis import functions
 from ragprof.analysis.columns import Floats
-from ragprof.analysis.stages import STAGES
 from ragprof.investigation.case import Case
 
 KINDS = (
     "cpu", "blocked_loop", "lock_wait", "pool_wait", "downstream", "network", "retry",
     "cache_miss", "extra_calls", "io", "gc", "throttled", "load",
 )  # fmt: skip
-ENDS = {"network", "downstream"}
+NOT_THE_CODE = ("load", "cache_miss", "gc", "throttled")
+"""Kinds for which no function is named: what it ran is not why it was slow."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ def make(
     row = case.path.elements.iloc[top]
     of = claimed > 0
     _, p_value = case.p_value(case.path.milliseconds[:, of].sum(axis=1))
-    name, file, line, rows = culprit(case, np.flatnonzero(of) if spans_wide else np.array([top]), states)
+    where = np.flatnonzero(of) if spans_wide else np.array([top])
+    name, file, line, rows = culprit(case, where, states)
+    if kind in NOT_THE_CODE:
+        name, file, line = "", "", 0
     return Evidence(
         kind=kind,
         stage=stage or str(row["stage"]),
@@ -112,6 +115,3 @@ def span_query(service: str, span: str) -> str:
         f"FROM spans WHERE service = '{one}' AND name = '{two}' GROUP BY 1 ORDER BY 1"
     )
 
-
-def stage_name(case: Case, span: int) -> str:
-    return STAGES[int(case.stage[span])]

@@ -44,12 +44,22 @@ def findings(case: Case) -> list[Evidence]:
         against = list(evidence.against)
         rest = case.total_ms - claims.sum()
         if rest > 0.1 * case.total_ms:
-            against.append(f"{rest:.1f} ms of the {case.total_ms:.1f} ms added are not explained by it")
+            against.append(
+                f"{rest:.1f} ms of the {case.total_ms:.1f} ms added are not explained by it"
+            )
         if min(case.slow.sum(), case.baseline.sum()) < 20:
             against.append("fewer than 20 requests on a side: not enough to be sure")
         if case.selected:
-            against.append("the slow requests were chosen by duration: p-values describe, they do not prove")
+            against.append(
+                "the slow requests were chosen by duration: p-values describe, they do not prove"
+            )
         kept.append(
-            replace(evidence, claims=claims, score=float(claims.sum()), p_value=float(p_value), against=against)
+            replace(
+                evidence,
+                claims=claims,
+                score=min(float(claims.sum()), case.total_ms),
+                p_value=float(p_value),
+                against=against,
+            )
         )
     return sorted(kept, key=lambda evidence: -evidence.score)

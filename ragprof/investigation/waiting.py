@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from ragprof.analysis import functions
 from ragprof.investigation.case import Case
@@ -129,7 +130,7 @@ def local(case: Case) -> list[Evidence]:
     return found
 
 
-def _kind(table: "functions.pd.DataFrame") -> tuple[str, str]:
+def _kind(table: pd.DataFrame) -> tuple[str, str]:
     """The kind that most of the added sample time is, and a sentence about it."""
     if not len(table):
         return "cpu", "no samples were taken here: computing is assumed"

@@ -1,0 +1,188 @@
+"""Planted causes are found, nothing is found where nothing is, and names do not matter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from pathlib import Path
+
+import jsonschema
+import planted
+import pytest
+from planted import ASK, Tree, record
+
+import ragprof.investigation
+from ragprof.cli import main
+from ragprof.errors import RagprofError
+from ragprof.investigation.run import investigate
+
+SCHEMA = json.loads(
+    (Path(ragprof.investigation.__file__).parent / "findings.schema.json").read_text()
+)
+
+
+def steady(tree: Tree, draw: random.Random, faulty: bool, rerank: float = 0.0) -> None:
+    embed, score = 10 + draw.random() * 6, 8 + draw.random() * 4 + rerank
+    took = embed + score + 40 + draw.random() * 10
+    root = tree.span(ASK, 0, took, kind="server", query__length=str(draw.randrange(30, 60)))
+    first = tree.span("embedding", 1, embed, root, openinference__span__kind="EMBEDDING")
+    tree.sample(first, 2, embed, 1)
+    second = tree.span("scoring", 2 + embed, score, root, openinference__span__kind="RERANKER")
+    tree.sample(second, 3 + embed, score, 2)
+
+
+def cpu(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    steady(tree, draw, faulty, 45 if faulty else 0)
+
+
+def blocked(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    own = 60.0 if faulty else 0.0
+    root = tree.span(ASK, 0, 40 + own + draw.random() * 10, kind="server")
+    span = tree.span("generation", 5, 20 + own, root, openinference__span__kind="LLM")
+    tree.sample(span, 6, 10, 1)
+    if faulty:
+        tree.sample(span, 8, own, 3, "waiting", "sleep")
+
+
+def many_calls(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    calls = 30 if faulty else 2
+    root = tree.span(ASK, 0, 30 + calls * 2 + draw.random() * 8, kind="server")
+    outer = tree.span("retriever", 5, calls * 2 + 5, root, openinference__span__kind="RETRIEVER")
+    for n in range(calls):
+        tree.span(
+            "SELECT", 6 + n * 2, 1.2, outer, kind="client", db__system="sqlite", db__statement="s"
+        )
+    tree.sample(outer, 7, calls * 2, 4, task=0)
+
+
+def downstream(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    far = 15 + draw.random() * 5 + (70 if faulty else 0)
+    root = tree.span(ASK, 0, far + 30, kind="server")
+    call = tree.span("GET", 10, far + 4, root, kind="client", http__request__method="GET")
+    there = tree.span(
+        "GET /x", 12, far, call, kind="server", service="other", http__request__method="GET"
+    )
+    tree.sample(there, 13, far, 4, "awaiting", "sleep", service="other")
+
+
+def network(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    gap = 2 + draw.random() + (50 if faulty else 0)
+    root = tree.span(ASK, 0, gap * 2 + 40, kind="server")
+    call = tree.span("GET", 10, gap * 2 + 10, root, kind="client", http__request__method="GET")
+    tree.span("GET /x", 10 + gap, 10, call, kind="server", service="other")
+
+
+def pool(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    wait = 0.2 + (draw.random() * 100 if faulty else 0)
+    root = tree.span(ASK, 0, wait + 30 + draw.random() * 5, kind="server")
+    tree.span("connect", 2, wait, root, kind="client", db__system="sqlite")
+    tree.span("SELECT", 3 + wait, 5, root, kind="client", db__system="sqlite", db__statement="s")
+
+
+def load(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    length = draw.randrange(200, 400) if faulty else draw.randrange(30, 80)
+    embed = 5 + length * 0.2 + draw.random()
+    root = tree.span(ASK, 0, embed + 20, kind="server", query__length=str(length))
+    span = tree.span("embedding", 1, embed, root, openinference__span__kind="EMBEDDING")
+    tree.sample(span, 2, embed, 1)
+
+
+def full(faulty: bool) -> dict[str, float]:
+    most = 1.0 if faulty else 8.0
+    return {"x_database_connection_pool_in_use": 1.0, "x_database_connection_pool_max": most}
+
+
+CASES = [
+    (cpu, None, ("rerank", "cpu", "app:f2")),
+    (blocked, None, ("generate", "blocked_loop", "app:f3")),
+    (many_calls, None, ("retrieve", "extra_calls", "app:f4")),
+    (downstream, None, ("http", "downstream", "app:f4")),
+    (network, None, ("http", "network", "")),
+    (pool, full, ("database", "pool_wait", "")),
+    (load, None, ("request", "load", "")),
+]
+
+
+@pytest.mark.parametrize(("trace", "metrics", "expected"), CASES, ids=lambda case: str(case)[:24])
+def test_planted_cause(tmp_path, trace, metrics, expected):
+    found = investigate(record(tmp_path / "a.ragprof", trace, metrics=metrics))
+    assert found.verdict == "cause_found"
+    top = found.findings.iloc[0]
+    assert (top["stage"], top["kind"], top["function"]) == expected
+    assert top["added_ms"] > 0.6 * found.stages["added_ms"].sum()
+    assert top["p_value"] < 0.02
+    middle = (planted.BEGIN + 12_000 * planted.MS) / 1e9
+    assert abs(found.window[0].timestamp() - middle) < 1.0
+    jsonschema.validate(found.to_dict(), SCHEMA)
+    assert not found.recording.sql(top["sql"]).empty
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_found_where_nothing_is(tmp_path, seed):
+    found = investigate(record(tmp_path / "a.ragprof", steady, seed=seed))
+    assert found.verdict == "no_cause_found"
+    assert found.findings.empty
+    assert found.summary.startswith("No cause found")
+    jsonschema.validate(found.to_dict(), SCHEMA)
+
+
+def hashed(name: str) -> str:
+    return "n" + hashlib.blake2b(name.encode(), digest_size=6).hexdigest()
+
+
+@pytest.mark.parametrize(("trace", "metrics", "expected"), CASES, ids=lambda case: str(case)[:24])
+def test_names_do_not_matter(tmp_path, trace, metrics, expected):
+    plain = investigate(record(tmp_path / "a.ragprof", trace, metrics=metrics))
+    blind = investigate(record(tmp_path / "b.ragprof", trace, metrics=metrics, say=hashed))
+    for column in ("stage", "kind", "span", "line"):
+        assert list(plain.findings[column]) == list(blind.findings[column])
+    named = [hashed(name) if name else "" for name in plain.findings["function"]]
+    assert named == list(blind.findings["function"])
+
+
+def test_sums_and_views(tmp_path):
+    found = investigate(record(tmp_path / "a.ragprof", downstream))
+    groups = found.requests.groupby("group")["duration_ms"].mean()
+    whole = groups["slow"] - groups["baseline"]
+    assert found.stages["added_ms"].sum() == pytest.approx(whole)
+    assert found.operations_path["added_ms"].sum() == pytest.approx(whole)
+    trace = found.requests["trace_id"].iloc[-1]
+    path = found.critical_path(trace)
+    waterfall = found.waterfall(trace)
+    assert path["duration_ns"].sum() == round(waterfall["duration_ms"].iloc[0] * 1e6)
+    assert list(waterfall["depth"]) == [0, 1, 2]
+    assert found.profile("slow").total() > found.profile("baseline").total()
+    assert "http" in found._repr_html_()
+    assert not found.evidence(1).empty
+    with pytest.raises(RagprofError, match="no trace"):
+        found.waterfall("f" * 32)
+
+
+def test_slow_by_duration_and_by_id(tmp_path):
+    recording = record(tmp_path / "a.ragprof", cpu)
+    found = investigate(recording, slow="80ms")
+    assert (found.requests.query("group == 'slow'")["duration_ms"] >= 80).all()
+    assert found.findings.iloc[0]["stage"] == "rerank"
+    assert any("chosen by duration" in text for text in found.findings.iloc[0]["against"])
+    ids = list(found.requests.query("group == 'slow'")["trace_id"].head(3))
+    few = investigate(recording, slow=ids)
+    assert any("only 3 slow" in note for note in few.notes)
+    with pytest.raises(RagprofError, match="neither a percentile"):
+        investigate(recording, slow="banana")
+    with pytest.raises(RagprofError, match="no operation"):
+        investigate(recording, operation="GET /nowhere")
+
+
+def test_command(tmp_path, capsys):
+    record(tmp_path / "a.ragprof", cpu)
+    out = tmp_path / "out"
+    assert main(["investigate", str(tmp_path / "a.ragprof"), "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert "rerank" in lines[0]
+    jsonschema.validate(json.loads((out / "findings.json").read_text()), SCHEMA)
+    assert len((out / "summary.md").read_text().splitlines()) <= 10
+    naive = ["--window", "2026-01-01T00:00:00..2026-01-02T00:00:00"]
+    assert main(["investigate", str(tmp_path / "a.ragprof"), *naive]) == 1
+    assert "time zone" in capsys.readouterr().err
