@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import jsonschema
 import pytest
+from foreign import measure
 
 import ragprof as rp
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.prefix) / "bin"
-FOREIGN = Path(__file__).parent / "foreign"
 PRODUCTS = (
     "recording.ragprof",
     "findings.json",
@@ -79,62 +74,19 @@ def test_no_fault_no_cause(tmp_path: Path) -> None:
 
 def test_somebody_elses_fault(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    demo(out, "--fault-module", f"{FOREIGN / 'own_faults.py'}:near_duplicates")
+    demo(out, "--fault-module", f"{measure.FOLDER / 'own_faults.py'}:near_duplicates")
     assert_first(findings(out), json.loads((out / "truth.json").read_text()))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until_answering(url: str, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.2)
 
 
 def test_foreign_service(tmp_path: Path) -> None:
     """An ordinary FastAPI application, which does not know ragprof, with a mistake of its own."""
-    port, fault, out = free_port(), tmp_path / "fault.txt", tmp_path / "shop.ragprof"
-    url = f"http://127.0.0.1:{port}"
-    serve = ["uvicorn", "bookshop:app", "--port", str(port), "--app-dir", str(FOREIGN)]
-    recorder = subprocess.Popen(
-        [BIN / "ragprof", "record", "--out", out, "--service", "bookshop", "--"]
-        + [str(BIN / "opentelemetry-instrument"), *serve],
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "BOOKSHOP_FAULT": str(fault),
-            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        },
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        wait_until_answering(f"{url}/buy/1")
-        visit = [sys.executable, str(FOREIGN / "visitors.py"), url, "15"]
-        subprocess.run([*visit, "1"], check=True, timeout=60)
-        fault.write_text("reparse")
-        subprocess.run([*visit, "2"], check=True, timeout=60)
-    finally:
-        recorder.send_signal(signal.SIGINT)
-        _, said = recorder.communicate(timeout=60)
-    assert rp.open(out).verify() == [], said
-    subprocess.run(
-        [BIN / "ragprof", "investigate", out, "--out", tmp_path / "found"], check=True, timeout=120
-    )
-    found = findings(tmp_path / "found")
+    recording = measure.record_shop("reparse", tmp_path)
+    assert rp.open(recording).verify() == []
+    found = measure.investigate(recording, tmp_path / "found")
+    assert findings(tmp_path / "found") == found
     assert found["verdict"] == "cause_found"
     first = found["findings"][0]
-    # The parser runs in the event loop: both names for that are right.
+    # Parsing in the event loop computes and blocks: both names for it are right.
     assert first["kind"] in ("cpu", "blocked_loop")
     assert first["function"] in ("bookshop:load_books", "bookshop:matching")
     assert first["service"] == "bookshop"

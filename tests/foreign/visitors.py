@@ -1,6 +1,6 @@
 """Visitors of the book shop: open arrivals, seeded, bounded in time.
 
-    python visitors.py URL SECONDS SEED
+python visitors.py URL SECONDS SEED
 """
 
 from __future__ import annotations
