@@ -25,7 +25,8 @@ def per_request(
     """Attributes of requests: numeric (mean over spans) and categorical (first value).
 
     Two frames indexed by request with columns (span name, attribute). Attributes with more than
-    `MAX_CATEGORIES` texts (ids, queries) are left out, and so are those that hold what people wrote.
+    `MAX_CATEGORIES` texts (ids, queries) are left out, and so are those that hold what people
+    wrote.
     """
     rows, keys, values = attribute_rows(spans["attributes"])
     request = request_of_row[rows]

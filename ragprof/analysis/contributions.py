@@ -65,7 +65,7 @@ def compare(milliseconds: Floats, slow: Bools, baseline: Bools) -> pd.DataFrame:
 
 
 def by_stage(elements: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
-    """The same summed by stage, the largest addition first: stage, baseline_ms, slow_ms, added_ms."""
+    """The same summed by stage: stage, baseline_ms, slow_ms, added_ms; the largest first."""
     table = compared.groupby(elements["stage"].to_numpy()).sum()
     table.index.name = "stage"
     return table.sort_values("added_ms", ascending=False).reset_index()

@@ -102,13 +102,14 @@ def _segmented_minimum(values: Ints, first: Bools) -> Ints:
     distinct, rank = np.unique(values, return_inverse=True)
     segment = np.cumsum(first) - 1
     lifted = rank - segment * len(distinct)
-    return distinct[np.minimum.accumulate(lifted) + segment * len(distinct)]
+    lowest: Ints = distinct[np.minimum.accumulate(lifted) + segment * len(distinct)]
+    return lowest
 
 
 def _clip_by_ancestors(parent: Ints, low: Ints, high: Ints) -> None:
     """Cut the window of each span to those of all its ancestors, by pointer jumping."""
     top = np.where(parent < 0, np.arange(len(parent)), parent)
-    for _ in range(int(len(parent)).bit_length()):
+    for _ in range(len(parent).bit_length()):
         np.maximum(low, low[top], out=low)
         np.minimum(high, high[top], out=high)
         further = top[top]

@@ -129,7 +129,7 @@ def _find(keys: Ints, wanted: Ints) -> Ints:
 def _jump(parent: Ints) -> Ints:
     """Pointer jumping: each node's topmost ancestor, in log2(depth) steps; a cycle stays a node."""
     top = np.where(parent < 0, np.arange(len(parent)), parent)
-    for _ in range(int(len(parent)).bit_length()):
+    for _ in range(len(parent).bit_length()):
         further = top[top]
         if np.array_equal(further, top):
             break
@@ -161,7 +161,7 @@ def _ancestry(parent: Ints) -> tuple[Ints, Ints]:
     """Root and depth of each node, by pointer jumping with distances."""
     top = np.where(parent < 0, np.arange(len(parent)), parent)
     depth = (parent >= 0).astype(np.int64)
-    for _ in range(int(len(parent)).bit_length()):
+    for _ in range(len(parent).bit_length()):
         step = depth[top]
         if not step.any():
             break
@@ -170,22 +170,26 @@ def _ancestry(parent: Ints) -> tuple[Ints, Ints]:
 
 
 def _align(
-    parent: Ints, depth: Ints, start: Ints, duration: Ints, service: Ints, entry: Bools, exit_: Bools
+    parent: Ints,
+    depth: Ints,
+    start: Ints,
+    duration: Ints,
+    service: Ints,
+    entry: Bools,
+    exit_: Bools,
 ) -> tuple[Ints, int]:
     """Starts with skewed server spans, and all below them, moved into their client spans."""
     above = np.maximum(parent, 0)
     remote = (parent >= 0) & entry & exit_[above] & (service != service[above])
     outside = (start < start[above]) | (start + duration > start[above] + duration[above])
     skewed = remote & outside & (duration <= duration[above])
-    own = np.where(
-        skewed, start[above] + (duration[above] - duration) // 2 - start, 0
-    )
+    own = np.where(skewed, start[above] + (duration[above] - duration) // 2 - start, 0)
     moved = int((own != 0).sum())
     if not moved:
         return start, 0
     # The shift of a span is the sum of the shifts on its way up.
     shift, top = own.copy(), np.where(parent < 0, np.arange(len(parent)), parent)
     shift[parent < 0] = 0
-    for _ in range(int(len(parent)).bit_length()):
+    for _ in range(len(parent).bit_length()):
         shift, top = shift + shift[top], top[top]
     return start + shift, moved

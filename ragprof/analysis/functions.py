@@ -44,7 +44,10 @@ def telling_frames(stacks: pa.Table, frames: pa.Table) -> tuple[Ints, Ints, Ints
     ids = integers(frames["frame_id"])
     order = np.argsort(ids)
     table = pd.DataFrame(
-        {name: frames[name].cast(pa.string()).to_pylist() for name in ("function", "file", "origin")}
+        {
+            name: frames[name].cast(pa.string()).to_pylist()
+            for name in ("function", "file", "origin")
+        }
     )
     table["line"] = integers(frames["line"])
     named = ~table["function"].str.endswith("<lambda>").to_numpy(dtype=bool)
@@ -137,5 +140,15 @@ def difference(
     table["added_ms"] = table["slow_ms"] - table["baseline_ms"]
     table = table.sort_values("added_ms", ascending=False, ignore_index=True)
     return table[
-        ["function", "file", "line", "origin", "state", "wait", "baseline_ms", "slow_ms", "added_ms"]
+        [
+            "function",
+            "file",
+            "line",
+            "origin",
+            "state",
+            "wait",
+            "baseline_ms",
+            "slow_ms",
+            "added_ms",
+        ]
     ]

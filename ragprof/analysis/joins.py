@@ -12,7 +12,11 @@ GRADES = ("trace_id", "request_id", "exemplar", "service_time", "none")
 
 
 def coverage(
-    trace_keys: Ints, request_ids: frozenset[str], samples: pa.Table, logs: pa.Table, metrics: pa.Table
+    trace_keys: Ints,
+    request_ids: frozenset[str],
+    samples: pa.Table,
+    logs: pa.Table,
+    metrics: pa.Table,
 ) -> pd.DataFrame:
     """table, rows and, per grade, how many rows join to a known trace at that grade."""
     known = np.unique(trace_keys)

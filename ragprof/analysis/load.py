@@ -62,7 +62,8 @@ def load_shifts(
         explained = slope * float(after.mean() - before.mean())
         found.append(
             LoadShift(
-                *column, float(before.mean()), float(after.mean()), effect, relative, slope,
+                str(column[0]), str(column[1]), float(before.mean()), float(after.mean()),
+                effect, relative, slope,
                 explained, float(test.pvalue),
             )
         )  # fmt: skip

@@ -29,7 +29,9 @@ def template(body: str) -> str:
 
 
 def changes(
-    logs: pd.DataFrame, window: tuple[pd.Timestamp, pd.Timestamp], baseline: tuple[pd.Timestamp, pd.Timestamp]
+    logs: pd.DataFrame,
+    window: tuple[pd.Timestamp, pd.Timestamp],
+    baseline: tuple[pd.Timestamp, pd.Timestamp],
 ) -> pd.DataFrame:
     """Templates by window: service, severity, template, baseline, slow (counts), change (new,
     vanished, more, fewer, same), ratio of rates, p_value (binomial, corrected)."""
@@ -50,7 +52,9 @@ def changes(
         for row in result.itertuples()
     ]
     result["p_value"] = benjamini_hochberg(p_values)
-    rate = (result["slow"] / seconds[1]) / (result["baseline"] / seconds[0]).replace(0, float("nan"))
+    rate = (result["slow"] / seconds[1]) / (result["baseline"] / seconds[0]).replace(
+        0, float("nan")
+    )
     result["ratio"] = rate
     significant = result["p_value"] < 0.01
     result["change"] = "same"

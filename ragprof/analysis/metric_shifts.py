@@ -69,12 +69,15 @@ def shifts(
     for one in series.itertuples():
         times, values = found.get(one.series_id, (np.zeros(0, np.int64), np.zeros(0)))
         groups = [
-            values[(times >= begin.value) & (times < end.value)] for begin, end in (baseline, window)
+            values[(times >= begin.value) & (times < end.value)]
+            for begin, end in (baseline, window)
         ]
         groups = [group[np.isfinite(group)] for group in groups]
         if one.type == "event":
             spans = [(end - begin).total_seconds() for begin, end in (baseline, window)]
-            means = [group.sum() / max(length, 1e-9) for group, length in zip(groups, spans, strict=True)]
+            means = [
+                group.sum() / max(length, 1e-9) for group, length in zip(groups, spans, strict=True)
+            ]
             if not len(values):
                 continue
         elif min(len(group) for group in groups) < 4:
@@ -86,9 +89,28 @@ def shifts(
         p_value = stats.mannwhitneyu(groups[1], groups[0]).pvalue if enough else np.nan
         labels = dict(one.labels or {})
         rows.append(
-            (one.name, labels.get("service", ""), labels, one.type, one.unit, *means, p_value, one.series_id)
+            (
+                one.name,
+                labels.get("service", ""),
+                labels,
+                one.type,
+                one.unit,
+                *means,
+                p_value,
+                one.series_id,
+            )
         )
-    columns = ["metric", "service", "labels", "type", "unit", "baseline", "slow", "p_value", "series_id"]
+    columns = [
+        "metric",
+        "service",
+        "labels",
+        "type",
+        "unit",
+        "baseline",
+        "slow",
+        "p_value",
+        "series_id",
+    ]
     table = pd.DataFrame(rows, columns=columns)
     table["p_value"] = benjamini_hochberg(table["p_value"].to_numpy(dtype=np.float64))
     return table.sort_values("p_value", ignore_index=True, kind="stable")

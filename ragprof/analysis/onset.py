@@ -40,8 +40,8 @@ def find_onset(
 
     durations: any unit, in the order of their start. strata: kinds of requests (for example served
     from a cache or not) that are ranked apart: their mix then adds no noise. As a change of the
-    mix itself would go unseen, both ways are tried, and the better p-value is doubled. passing: also
-    look for a stretch that ended again. The result is the best stretch, significant or not.
+    mix itself would go unseen, both ways are tried, and the better p-value is doubled. passing:
+    also look for a stretch that ended again. The result is the best stretch, significant or not.
     """
     if len(durations) < 2 * MIN_REQUESTS:
         return None
@@ -90,7 +90,8 @@ def _search(ranks: Floats, seed: int, ended: bool) -> Onset:
 
 def _ranks(values: Floats) -> Floats:
     """Ranks from -0.5 to 0.5; equal values share theirs."""
-    return (stats.rankdata(values) - 1) / max(1, len(values) - 1) - 0.5
+    ranks: Floats = (stats.rankdata(values) - 1) / max(1, len(values) - 1) - 0.5
+    return ranks
 
 
 def _runs(draw: np.random.Generator, count: int, run: int, rounds: int) -> Ints:
@@ -99,7 +100,10 @@ def _runs(draw: np.random.Generator, count: int, run: int, rounds: int) -> Ints:
     offset = draw.integers(0, run, size=(rounds, 1))
     of_block = (np.arange(count)[None, :] + offset) // run
     key = draw.random((rounds, groups + 1))
-    return np.lexsort((np.broadcast_to(np.arange(count), of_block.shape), np.take_along_axis(key, of_block, 1)), axis=1)
+    return np.lexsort(
+        (np.broadcast_to(np.arange(count), of_block.shape), np.take_along_axis(key, of_block, 1)),
+        axis=1,
+    )
 
 
 def _best(means: Floats, sizes: Floats, least: int, ended: bool) -> tuple[Floats, Ints, Ints]:

@@ -74,7 +74,10 @@ def choose(
     stage_ms: Floats | None = None,
 ) -> Groups:
     """The groups to compare. stage_ms: critical path time per span of the forest (root spans count)
-    and stage: a shift of one stage stands out from the noise of the others. Raises SelectionError for choices that fit nothing."""
+    and stage: a shift of one stage stands out from the noise of the others.
+
+    Raises SelectionError for choices that fit nothing.
+    """
     found = operations(forest)
     if not found:
         raise SelectionError("The recording has no traces: record with tracing on.")
@@ -104,8 +107,9 @@ def choose(
     return Groups(**{**vars(groups), "changed": False, "reason": "no onset"})
 
 
-def _ms(forest: Forest, roots: Ints) -> np.ndarray:
-    return (forest.end - forest.start)[roots] / 1e6
+def _ms(forest: Forest, roots: Ints) -> Floats:
+    took: Floats = (forest.end - forest.start)[roots] / 1e6
+    return took
 
 
 def _onset(forest: Forest, found: dict[str, Ints], stage_ms: Floats | None) -> Groups | None:
@@ -165,7 +169,8 @@ def _shapes(forest: Forest, roots: Ints) -> Ints:
     """1 for requests with many different spans below them, 0 for those that were answered early."""
     pairs = np.unique(forest.root * len(forest.names) + forest.name) // max(1, len(forest.names))
     counts = np.bincount(pairs, minlength=len(forest))[roots]
-    return (counts > (counts.min() + counts.max()) / 2).astype(np.int64)
+    many: Ints = (counts > (counts.min() + counts.max()) / 2).astype(np.int64)
+    return many
 
 
 def _window(low: int, high: int) -> Window:
@@ -204,7 +209,11 @@ def _by_window(
 
 
 def _by_duration(
-    forest: Forest, found: dict[str, Ints], limit: float, window: Window | None, baseline: Window | None
+    forest: Forest,
+    found: dict[str, Ints],
+    limit: float,
+    window: Window | None,
+    baseline: Window | None,
 ) -> Groups:
     counts = {
         name: int((_inside(forest, roots, window) & (_ms(forest, roots) >= limit)).sum())

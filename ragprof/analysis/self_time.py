@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ragprof.analysis.columns import Ints
+from ragprof.analysis.columns import Bools, Ints
 from ragprof.analysis.forest import Forest
 
 
@@ -29,10 +29,12 @@ def self_time(forest: Forest) -> Ints:
     added = np.maximum(high - np.maximum(low, before), 0)
     covered = np.zeros(len(forest), dtype=np.int64)
     np.add.at(covered, above, added)
-    return forest.end - forest.start - covered
+    own: Ints = forest.end - forest.start - covered
+    return own
 
 
-def _segmented_maximum(values: Ints, first: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Ints:
+def _segmented_maximum(values: Ints, first: Bools) -> Ints:
     distinct, rank = np.unique(values, return_inverse=True)
     lift = (np.cumsum(first) - 1) * len(distinct)
-    return distinct[np.maximum.accumulate(rank + lift) - lift]
+    highest: Ints = distinct[np.maximum.accumulate(rank + lift) - lift]
+    return highest

@@ -107,7 +107,9 @@ def _overlay(own: Ints, found: Iterable[str]) -> Ints:
     return np.where(numbers >= 0, numbers, own)
 
 
-def _has_any(column: pa.ChunkedArray, names: tuple[str, ...]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _has_any(
+    column: pa.ChunkedArray, names: tuple[str, ...]
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     rows, keys, _ = attribute_rows(column)
     found = np.zeros(len(column), dtype=bool)
     wanted = np.asarray(pa.compute.is_in(keys, value_set=pa.array(list(names))))
@@ -119,7 +121,7 @@ def _inherit(own: Ints, forest: Forest) -> Ints:
     """Each span's own value, else that of its nearest ancestor that has one (pointer jumping)."""
     value = own.copy()
     top = np.where(forest.parent < 0, np.arange(len(own)), forest.parent)
-    for _ in range(int(len(own)).bit_length()):
+    for _ in range(len(own).bit_length()):
         missing = value < 0
         if not missing.any():
             break

@@ -109,9 +109,9 @@ def culprit(
 def span_query(service: str, span: str) -> str:
     """SQL that shows the spans in question over time."""
     one, two = (text.replace("'", "''") for text in (service, span))
-    return (
-        "SELECT time_bucket(INTERVAL 1 SECOND, start) AS second, count(*) AS spans, "
-        "avg(duration_ns) / 1e6 AS mean_ms, quantile_cont(duration_ns, 0.95) / 1e6 AS p95_ms "
-        f"FROM spans WHERE service = '{one}' AND name = '{two}' GROUP BY 1 ORDER BY 1"
+    wanted = f"service = '{one}' AND name = '{two}'"
+    columns = (
+        "time_bucket(INTERVAL 1 SECOND, start) AS second, count(*) AS spans, "
+        "avg(duration_ns) / 1e6 AS mean_ms, quantile_cont(duration_ns, 0.95) / 1e6 AS p95_ms"
     )
-
+    return " ".join(["SELECT", columns, "FROM spans WHERE", wanted, "GROUP BY 1 ORDER BY 1"])

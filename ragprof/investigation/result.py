@@ -54,7 +54,7 @@ class Investigation:
     _evidence: list[Evidence] = field(repr=False)
 
     def evidence(self, rank: int = 1) -> pd.DataFrame:
-        """The sample rows behind a finding: function, state, wait, baseline_ms, slow_ms, added_ms."""
+        """Samples behind a finding: function, state, wait, baseline_ms, slow_ms, added_ms."""
         if not 1 <= rank <= len(self._evidence):
             raise RagprofError(f"There is no finding {rank}; there are {len(self._evidence)}.")
         return self._evidence[rank - 1].rows
@@ -168,7 +168,9 @@ class Investigation:
             return [first, when, "; ".join(self.notes) or "nothing beats the null"]
         top = self.findings.iloc[0]
         where = f"{top['function']} ({top['file']}:{top['line']})" if top["function"] else ""
-        what = " · ".join(part for part in (where, top["resource"], "; ".join(top["for"][:2])) if part)
+        what = " · ".join(
+            part for part in (where, top["resource"], "; ".join(top["for"][:2])) if part
+        )
         return [first, what, when]
 
     def markdown(self) -> str:
@@ -196,8 +198,20 @@ class Investigation:
 
     def _repr_html_(self) -> str:
         head = "".join(f"<p>{html.escape(line)}</p>" for line in self.lines())
-        columns = ["rank", "kind", "stage", "service", "span", "function", "resource", "added_ms", "p_value"]
-        table = self.findings[columns].to_html(index=False, escape=True) if len(self.findings) else ""
+        columns = [
+            "rank",
+            "kind",
+            "stage",
+            "service",
+            "span",
+            "function",
+            "resource",
+            "added_ms",
+            "p_value",
+        ]
+        table = (
+            self.findings[columns].to_html(index=False, escape=True) if len(self.findings) else ""
+        )
         stages = self.stages.round(1).to_html(index=False, escape=True)
         try:
             from ragprof import plots

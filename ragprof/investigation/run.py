@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ragprof.analysis import attributes as attribute_analysis
 from ragprof.analysis import (
     contributions,
     critical_path,
@@ -15,10 +16,10 @@ from ragprof.analysis import (
     log_templates,
     populations,
 )
-from ragprof.analysis import attributes as attribute_analysis
 from ragprof.analysis.columns import Floats, Ints, attribute, texts
 from ragprof.analysis.forest import Forest
 from ragprof.analysis.forest import build as build_forest
+from ragprof.analysis.onset import MIN_REQUESTS
 from ragprof.analysis.stages import STAGES
 from ragprof.analysis.stages import stages as stages_of
 from ragprof.investigation import case as cases
@@ -33,7 +34,8 @@ COLUMNS = [
     "p_value", "added_ms", "for", "against", "sql",
 ]  # fmt: skip
 WORDS = {
-    "cpu": "computing", "blocked_loop": "blocking the event loop", "lock_wait": "waiting for a lock",
+    "cpu": "computing", "blocked_loop": "blocking the event loop",
+    "lock_wait": "waiting for a lock",
     "pool_wait": "waiting for a pooled connection", "downstream": "a slower downstream service",
     "network": "time between client and server", "retry": "repeated calls after errors",
     "cache_miss": "more cache misses", "extra_calls": "more calls per request",
@@ -65,8 +67,8 @@ def investigate(
         forest, slow, window, baseline, operation, ids, _stage_ms(forest, stage, sections)
     )
     case = cases.build(
-        recording, spans, forest, stage, sections, groups.roots, groups.slow, groups.baseline, groups.selected,
-        groups.window, groups.baseline_window,
+        recording, spans, forest, stage, sections, groups.roots, groups.slow, groups.baseline,
+        groups.selected, groups.window, groups.baseline_window,
     )  # fmt: skip
     evidence = rank(case) if groups.changed else []
     notes = _notes(case, groups)
@@ -116,7 +118,7 @@ def _stage_ms(forest: Forest, stage: Ints, sections: critical_path.Sections) -> 
 def _notes(case: Case, groups: populations.Groups) -> list[str]:
     notes = [f"slow and baseline: {groups.reason}"]
     for name, group in (("slow", case.slow), ("baseline", case.baseline)):
-        if group.sum() < populations.MIN_REQUESTS:
+        if group.sum() < MIN_REQUESTS:
             notes.append(f"only {group.sum()} {name} requests: fewer than 20 are not enough")
     notes += [f"{count} spans: {reason}" for reason, count in case.forest.problems.items()]
     if not len(case.samples.ms):
@@ -167,5 +169,7 @@ def _requests(case: Case, operation: str, ids: pd.Series) -> pd.DataFrame:
 
 
 def _path(case: Case) -> pd.DataFrame:
-    table = pd.concat([case.path.elements[["service", "span", "part", "stage"]], case.compared], axis=1)
+    table = pd.concat(
+        [case.path.elements[["service", "span", "part", "stage"]], case.compared], axis=1
+    )
     return table.sort_values("added_ms", ascending=False, ignore_index=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ragprof.analysis.columns import Floats, Ints
 from ragprof.investigation.case import Case
 from ragprof.investigation.evidence import Evidence, make
 
@@ -11,11 +12,12 @@ LEAST_RATIO = 1.5
 """Calls per request must have grown by this factor."""
 
 
-def _positive(case: Case) -> np.ndarray:
-    return np.maximum(case.compared["added_ms"].to_numpy(), 0)
+def _positive(case: Case) -> Floats:
+    added: Floats = np.maximum(case.compared["added_ms"].to_numpy(), 0)
+    return added
 
 
-def _codes(case: Case) -> np.ndarray:
+def _codes(case: Case) -> Ints:
     services = {name: code for code, name in enumerate(case.forest.services)}
     return np.array([services[name] for name in case.path.elements["service"]], dtype=np.int64)
 
@@ -34,7 +36,7 @@ def downstream(case: Case) -> list[Evidence]:
             make(
                 case, "downstream", claimed, resource=name,
                 states=("awaiting", "waiting", "running"), spans_wide=True,
-                support=[f"{claimed.sum():.1f} ms per request were added inside the spans of {name}"],
+                support=[f"{claimed.sum():.1f} ms per request were added inside spans of {name}"],
             )
         )  # fmt: skip
     return found
@@ -82,10 +84,13 @@ def extra_calls(case: Case) -> list[Evidence]:
         ]
         kind = "retry" if errors[0] > errors[1] + 0.3 * (after - before) else "extra_calls"
         callee = int(of[spans[in_slow][0]]) if of[spans[in_slow][0]] >= 0 else int(parts[0])
-        text = f"{before:.1f} calls of {forest.names[forest.name[spans[0]]]} per request became {after:.1f}"
+        called = forest.names[forest.name[spans[0]]]
+        text = f"{before:.1f} calls of {called} per request became {after:.1f}"
         against = []
         if each[1] and each[0] > 1.5 * each[1]:
-            against.append(f"a single call takes {each[0]:.2f} ms instead of {each[1]:.2f} ms as well")
+            against.append(
+                f"a single call takes {each[0]:.2f} ms instead of {each[1]:.2f} ms as well"
+            )
         evidence = make(
             case, kind, claimed, element=callee, spans_wide=True, states=("running", "waiting"),
             resource=_resource(case, spans[0]), support=[text], against=against,
@@ -95,7 +100,8 @@ def extra_calls(case: Case) -> list[Evidence]:
 
 
 def _resource(case: Case, span: int) -> str:
-    service = case.forest.services[case.forest.service[span]]
+    service: str = case.forest.services[case.forest.service[span]]
     if case.database[span]:
         return f"{service} database"
-    return case.forest.names[case.forest.name[span]]
+    name: str = case.forest.names[case.forest.name[span]]
+    return name

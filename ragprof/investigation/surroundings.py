@@ -17,7 +17,8 @@ def load(case: Case) -> list[Evidence]:
         return []
     names = {name: code for code, name in enumerate(case.forest.names)}
     depth = {
-        one.span: int(case.forest.depth[case.forest.name == names[one.span]].min()) for one in shifts
+        one.span: int(case.forest.depth[case.forest.name == names[one.span]].min())
+        for one in shifts
     }
     costly = [one for one in shifts if one.slope > 0]
     if not costly:
@@ -40,12 +41,17 @@ def load(case: Case) -> list[Evidence]:
 def cache_miss(case: Case) -> list[Evidence]:
     """A hit ratio fell: counters of hits and misses, or a boolean attribute of a cache."""
     found = []
-    flags = [column for column in case.categorical.columns if "cache" in column[1] and "hit" in column[1]]
+    flags = [
+        column for column in case.categorical.columns if "cache" in column[1] and "hit" in column[1]
+    ]
     for column in flags:
         hit = (case.categorical[column].str.lower() == "true").reindex(range(len(case.roots)))
         known = hit.notna().to_numpy()
         value = hit.fillna(False).to_numpy(dtype=bool)
-        ratios = [float(value[group & known].mean()) if (group & known).any() else 0.0 for group in (case.slow, case.baseline)]
+        ratios = [
+            float(value[group & known].mean()) if (group & known).any() else 0.0
+            for group in (case.slow, case.baseline)
+        ]
         hits, misses = (case.duration_ms[case.baseline & known & side] for side in (value, ~value))
         if ratios[1] - ratios[0] < 0.1 or len(hits) < 3 or len(misses) < 3:
             continue
@@ -55,7 +61,9 @@ def cache_miss(case: Case) -> list[Evidence]:
             continue
         claimed = _positive(case)
         text = f"{column[1]} holds for {ratios[0]:.0%} of requests instead of {ratios[1]:.0%}"
-        found.append(make(case, "cache_miss", claimed, stage="cache", resource=column[1], support=[text]))
+        found.append(
+            make(case, "cache_miss", claimed, stage="cache", resource=column[1], support=[text])
+        )
     return found
 
 
@@ -82,6 +90,8 @@ def _machine(
         each = scale * more / max(per_second, 1e-9)
         if more < 0.05 or each < 0.3 * case.total_ms:
             continue
-        text = f"{words}: {row.slow / divide:.3f} s per second instead of {row.baseline / divide:.3f}"
+        text = (
+            f"{words}: {row.slow / divide:.3f} s per second instead of {row.baseline / divide:.3f}"
+        )
         found.append(make(case, kind, _positive(case), resource=row.metric, support=[text]))
     return found

@@ -24,21 +24,24 @@ def pool_wait(case: Case) -> list[Evidence]:
         return []
     return [
         make(
-            case, "pool_wait", claimed, resource=pool, spans_wide=True, states=("awaiting", "waiting"),
-            support=[text, f"{claimed.sum():.1f} ms per request were added while fetching connections"],
+            case, "pool_wait", claimed, resource=pool, spans_wide=True,
+            states=("awaiting", "waiting"),
+            support=[text, f"{claimed.sum():.1f} ms per request more to fetch connections"],
         )
     ]  # fmt: skip
 
 
-_IN_USE = ("database_connection_pool_in_use", "db.client.connection.count", "connection_pool_in_use")
+_IN_USE = (
+    "database_connection_pool_in_use",
+    "db.client.connection.count",
+    "connection_pool_in_use",
+)
 _MAX = ("database_connection_pool_max", "db.client.connection.max", "connection_pool_max")
 
 
 def _saturated(case: Case) -> tuple[str, str]:
     """Name of a pool that was full more often than before, and how often."""
-    window, before = (
-        [edge.value for edge in each] for each in (case.window, case.baseline_window)
-    )
+    window, before = ([edge.value for edge in each] for each in (case.window, case.baseline_window))
     for used in case.metrics[case.metrics["metric"].str.endswith(_IN_USE)].itertuples():
         labels = dict(used.labels)
         state = labels.get("state", labels.get("db.client.connection.state", "used"))
@@ -84,23 +87,31 @@ def blocked_loop(case: Case) -> list[Evidence]:
     if own < max(LEAST_MS, 0.15 * case.total_ms) or p_value > 0.01:
         return []
     top = table.iloc[0]
-    inside = blocked & (samples.frames["function"].to_numpy(dtype=object)[samples.frame] == top["function"])
+    inside = blocked & (
+        samples.frames["function"].to_numpy(dtype=object)[samples.frame] == top["function"]
+    )
     per_element = np.bincount(
-        case.path.of_span[samples.span[inside]].clip(0), weights=samples.ms[inside] * case.slow[samples.request[inside]],
+        case.path.of_span[samples.span[inside]].clip(0),
+        weights=samples.ms[inside] * case.slow[samples.request[inside]],
         minlength=len(case.compared),
     )  # fmt: skip
     element = int(np.argmax(per_element))
     same = _codes(case) == _codes(case)[element]
     edge = (case.path.elements["part"] == "edge").to_numpy()
     claimed = np.where(same | edge, _positive(case), 0)
-    support = [f"the event loop was blocked for {own:.1f} ms per request by {top['function']} itself"]
+    support = [
+        f"the event loop was blocked for {own:.1f} ms per request by {top['function']} itself"
+    ]
     lag = case.metrics[case.metrics["metric"].str.contains("event_loop.lag|event_loop_lag")]
     for row in lag.itertuples():
         if row.slow > 1.5 * row.baseline and row.slow > 0:
-            support.append(f"{row.metric} of {row.service} rose from {row.baseline:.4f} to {row.slow:.4f}")
+            support.append(
+                f"{row.metric} of {row.service} rose from {row.baseline:.4f} to {row.slow:.4f}"
+            )
     return [
         make(
-            case, "blocked_loop", claimed, element=element, states=("waiting",), resource="event_loop",
+            case, "blocked_loop", claimed, element=element, states=("waiting",),
+            resource="event_loop",
             support=support,
         )
     ]  # fmt: skip
@@ -125,7 +136,9 @@ def local(case: Case) -> list[Evidence]:
         kind, text = _kind(table)
         states = ("running",) if kind == "cpu" else ("waiting", "awaiting")
         found.append(
-            make(case, kind, claimed, spans_wide=True, states=states, support=[text] if text else [])
+            make(
+                case, kind, claimed, spans_wide=True, states=states, support=[text] if text else []
+            )
         )
     return found
 
@@ -146,5 +159,9 @@ def _kind(table: pd.DataFrame) -> tuple[str, str]:
     if not weights or max(weights.values()) <= 0:
         return "cpu", "its samples only wait for work done elsewhere: computing is assumed"
     kind = max(weights, key=lambda one: weights[one])
-    words = {"cpu": "running", "lock_wait": "waiting for a lock", "io": "waiting for I/O or a timer"}
+    words = {
+        "cpu": "running",
+        "lock_wait": "waiting for a lock",
+        "io": "waiting for I/O or a timer",
+    }
     return kind, f"{weights[kind]:.1f} ms per request more of samples {words[kind]}"
