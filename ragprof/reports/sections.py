@@ -1,0 +1,220 @@
+"""The sections of the investigation's report: an Investigation in, something that shows itself out.
+
+The notebook only calls these, so that JupyterLab and the headless report show the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ragprof import plots
+from ragprof.analysis import metric_shifts
+from ragprof.flamegraph import FlameGraph
+from ragprof.plots import Picture, Table
+from ragprof.plots.picture import empty
+from ragprof.plots.scales import ms_text, number_text
+from ragprof.profiles.samples import with_wait_frames
+from ragprof.reports import verdict
+
+if TYPE_CHECKING:
+    from ragprof.investigation.result import Investigation
+
+LEVEL = 0.05
+CONTEXT = ("process.cpu.utilization", "python.event_loop.lag")
+
+
+def headline(found: Investigation) -> verdict.Block:
+    """The finding in one sentence, the added time, where it is, what speaks for and against it."""
+    return verdict.headline(found)
+
+
+def timeline(found: Investigation) -> Picture:
+    """Latencies, metrics, log rate, stacks and changes on one time axis."""
+    return plots.timeline(
+        found.requests,
+        metrics=metric_points(found),
+        logs=found.recording.to_pandas("logs", ["time", "severity"]),
+        samples=found.recording.to_pandas("samples", ["time", "weight_ns", "state"]),
+        changes=found.changes,
+        window=found.window,
+        baseline_window=found.baseline_window,
+    )
+
+
+def metric_points(found: Investigation, most: int = 3) -> pd.DataFrame:
+    """Points of the metrics that shifted most, for the timeline: name, series, unit, time, value.
+
+    Each metric once, by significance, then by relative size of its shift; with fewer than `most`
+    the process's own CPU and event-loop lag fill up.
+    """
+    table = found.metrics
+    if not len(table):
+        return pd.DataFrame(columns=["name", "series", "unit", "time", "value"])
+    before, after = table["baseline"].to_numpy(float), table["slow"].to_numpy(float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.nan_to_num(np.abs(np.log((after + 1e-12) / (before + 1e-12))))
+    order = np.lexsort((-ratio, np.round(np.log10(table["p_value"].fillna(1) + 1e-12))))
+    ranked = table.iloc[order]
+    shifted = ranked[ranked["p_value"] <= LEVEL].drop_duplicates("metric").head(most)
+    if len(shifted) < most:
+        context = ranked[ranked["metric"].isin(CONTEXT)].drop_duplicates("metric")
+        shifted = pd.concat([shifted, context]).drop_duplicates("metric").head(most)
+    series = found.recording.to_pandas("series")
+    wanted = series[series["series_id"].isin(shifted["series_id"])]
+    raw = found.recording.table("metrics")
+    mask = np.isin(raw["series_id"].to_numpy(), wanted["series_id"].to_numpy())
+    values = metric_shifts.points(raw.filter(mask), wanted)
+    parts = []
+    for row in shifted.itertuples():
+        times, numbers = values.get(int(row.series_id), (np.zeros(0, np.int64), np.zeros(0)))  # type: ignore[arg-type]
+        unit = f"{row.unit or ''}{'/s' if row.type == 'counter' else ''}".replace("{", "").replace(
+            "}", ""
+        )
+        name = f"{row.metric} ({row.service})" if row.service else str(row.metric)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "name": name,
+                    "series": name,
+                    "unit": "share" if unit == "1" else unit,
+                    "time": pd.to_datetime(times, utc=True, unit="ns"),
+                    "value": numbers,
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def distribution(found: Investigation) -> Picture:
+    """Durations of the slow requests against those of the baseline."""
+    return plots.distribution(found.requests)
+
+
+def slowest(found: Investigation) -> Picture:
+    """The slowest request's spans, with the critical path through them."""
+    requests = found.requests
+    slow = requests[requests["group"] == "slow"]
+    chosen = slow if len(slow) else requests
+    if not len(chosen):
+        return empty("The slowest trace", "There are no requests.")
+    trace = str(chosen.loc[chosen["duration_ms"].idxmax(), "trace_id"])
+    return plots.waterfall(
+        found.waterfall(trace), found.critical_path(trace), f"The slowest trace, {trace}"
+    )
+
+
+def stages(found: Investigation) -> Picture:
+    """What each stage adds, from the baseline to the slow requests."""
+    return plots.contributions(found.stages)
+
+
+def path(found: Investigation, rows: int = 12) -> Table:
+    """The spans whose share of the critical path changed most."""
+    table = found.operations_path
+    order = table["added_ms"].abs().sort_values(ascending=False).index
+    return plots.table(
+        table.loc[order].reset_index(drop=True),
+        "Mean ms per request on the critical path; the rows sum to the whole",
+        rows=rows,
+    )
+
+
+def flamegraph(found: Investigation) -> FlameGraph | Picture:
+    """Stacks of the slow requests against those of the baseline, in time per request."""
+    slow = with_wait_frames(found.profile("slow"))
+    if not len(slow):
+        return empty("Stacks", "No stacks were sampled on the slow requests.")
+    baseline = with_wait_frames(found.profile("baseline"))
+    return FlameGraph(
+        slow,
+        baseline if len(baseline) else None,
+        "Slow requests against the baseline, time per request",
+    )
+
+
+def functions(found: Investigation, rows: int = 12) -> Table:
+    """The functions whose own time per request changed most."""
+    table = found.functions
+    order = table["added_ms"].abs().sort_values(ascending=False).index
+    shown = table.loc[order].reset_index(drop=True)
+    shown = shown.assign(place=shown["file"] + ":" + shown["line"].astype(str))
+    return plots.table(
+        shown[["function", "state", "wait", "baseline_ms", "slow_ms", "added_ms", "place"]],
+        "Own time per request, from the stacks",
+        rows=rows,
+    )
+
+
+def logs(found: Investigation, rows: int = 15) -> Table:
+    """Log templates, those that changed first."""
+    table = found.logs
+    order = np.lexsort((table["p_value"].fillna(1.0), (table["change"] == "same").to_numpy()))
+    changed = int((table["change"] != "same").sum())
+    return plots.table(
+        table.iloc[order].reset_index(drop=True),
+        f"{changed} of {len(table)} log templates changed" if len(table) else "No logs",
+        rows=rows,
+        formats={"p_value": _p},
+    )
+
+
+def metrics(found: Investigation, rows: int = 15) -> Table:
+    """Metrics that shifted between the two windows."""
+    table = found.metrics[found.metrics["p_value"] <= LEVEL]
+    shown = table.assign(
+        labels=[
+            ", ".join(
+                f"{key}={value}"
+                for key, value in (labels or {}).items()
+                if key not in ("service", "instance", "process")
+            )
+            for labels in table["labels"]
+        ]
+    )
+    return plots.table(
+        shown[["metric", "service", "labels", "unit", "baseline", "slow", "p_value"]],
+        f"{len(table)} of {len(found.metrics)} series shifted, corrected for multiple testing",
+        rows=rows,
+        formats={"p_value": _p},
+    )
+
+
+def attributes(found: Investigation, rows: int = 15) -> Table:
+    """Span attributes by how differently they are distributed."""
+    beyond = int((found.attributes["p_value"] <= LEVEL).sum()) if len(found.attributes) else 0
+    return plots.table(
+        found.attributes,
+        f"{beyond} of {len(found.attributes)} attributes differ beyond chance",
+        rows=rows,
+        formats={"p_value": _p},
+    )
+
+
+def changes(found: Investigation) -> Table:
+    """What was deployed, restarted, configured or marked."""
+    return plots.table(
+        found.changes[["time", "kind", "service", "text"]], "Changes in the recording", rows=30
+    )
+
+
+def coverage(found: Investigation) -> Table:
+    """By what each kind of row could be joined to a request."""
+    table = found.coverage.rename(columns={"service_time": "service and time", "none": "not"})
+    return plots.table(table, "Rows by the best key that joins them to a request")
+
+
+def reproduce(found: Investigation, **parameters: str) -> verdict.Block:
+    """The command and the SQL that show it again."""
+    return verdict.reproduce(found, **parameters)
+
+
+def _p(value: float) -> str:
+    return (
+        "–" if pd.isna(value) else f"< {LEVEL / 500:g}" if value < 1e-4 else number_text(value, 2)
+    )
+
+
+_ = ms_text
