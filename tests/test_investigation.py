@@ -88,6 +88,23 @@ def load(tree: Tree, draw: random.Random, faulty: bool) -> None:
     tree.sample(span, 2, embed, 1)
 
 
+def locked(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    held = draw.random() * 4 + (60 if faulty else 0)
+    root = tree.span(ASK, 0, held + 40, kind="server")
+    span = tree.span("encode", 3, held + 12, root, openinference__span__kind="EMBEDDING")
+    tree.sample(span, 4, held + 12, 1, "awaiting", "executor")
+    tree.sample(span, 5, held, 2, "waiting", "lock", task=0)
+    tree.sample(span, 5 + held, 12, 3, task=0)
+
+
+def retried(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    tries = 4 if faulty else 1
+    root = tree.span(ASK, 0, 20 + tries * 22 + draw.random() * 5, kind="server")
+    for n in range(tries):
+        status = "error" if n < tries - 1 else "unset"
+        tree.span("charge", 5 + n * 22, 20, root, kind="client", status=status)
+
+
 def full(faulty: bool) -> dict[str, float]:
     most = 1.0 if faulty else 8.0
     return {"x_database_connection_pool_in_use": 1.0, "x_database_connection_pool_max": most}
@@ -101,6 +118,8 @@ CASES = [
     (network, None, ("http", "network", "")),
     (pool, full, ("database", "pool_wait", "")),
     (load, None, ("request", "load", "")),
+    (locked, None, ("embed", "lock_wait", "app:f2")),
+    (retried, None, ("request", "retry", "")),
 ]
 
 

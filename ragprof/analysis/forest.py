@@ -53,8 +53,8 @@ def build(spans: pa.Table) -> Forest:
 
     Of spans with the same id the first is kept. A span whose parent is not in the table hangs
     below the root of its trace (the earliest span without a parent, else the earliest whose parent
-    is missing). Spans on a cycle are left out. A server span that lies outside the client span
-    that called it, from another service, is moved into its middle with all below it, as Jaeger's
+    is missing). Spans on a cycle are left out. A server span that begins outside of the client
+    span that called it, from another service, is moved into its middle with all below it, as Jaeger's
     clock skew adjuster does.
     """
     span_key = integers(spans["span_key"])
@@ -181,7 +181,7 @@ def _align(
     """Starts with skewed server spans, and all below them, moved into their client spans."""
     above = np.maximum(parent, 0)
     remote = (parent >= 0) & entry & exit_[above] & (service != service[above])
-    outside = (start < start[above]) | (start + duration > start[above] + duration[above])
+    outside = (start < start[above]) | (start > start[above] + duration[above])
     skewed = remote & outside & (duration <= duration[above])
     own = np.where(skewed, start[above] + (duration[above] - duration) // 2 - start, 0)
     moved = int((own != 0).sum())

@@ -51,7 +51,9 @@ def telling_frames(stacks: pa.Table, frames: pa.Table) -> tuple[Ints, Ints, Ints
     )
     table["line"] = integers(frames["line"])
     named = ~table["function"].str.endswith("<lambda>").to_numpy(dtype=bool)
-    app = (table["origin"] == "app").to_numpy(dtype=bool)
+    # Generated code ("<string>") is nobody's source file.
+    generated = table["file"].str.startswith("<").to_numpy(dtype=bool)
+    app = (table["origin"] == "app").to_numpy(dtype=bool) & ~generated
     rank = app.astype(np.int64) * 2 + (app & named)
     stack_ids = integers(stacks["stack_id"])
     lists = stacks["frame_ids"].combine_chunks()

@@ -15,6 +15,7 @@ KINDS = (
     "cpu", "blocked_loop", "lock_wait", "pool_wait", "downstream", "network", "retry",
     "cache_miss", "extra_calls", "io", "gc", "throttled", "load",
 )  # fmt: skip
+SHADOWS = ("executor", "task", "future")
 NOT_THE_CODE = ("load", "cache_miss", "gc", "throttled")
 """Kinds for which no function is named: what it ran is not why it was slow."""
 
@@ -98,10 +99,16 @@ def culprit(
             break
     if not len(table):
         return "", "", 0, table
-    # The application's own functions first; a library's only when nothing else was seen.
-    summed = table.groupby(["function", "file", "line", "origin"], as_index=False)["added_ms"].sum()
-    own = summed[(summed["origin"] == "app") & ~summed["function"].str.endswith("<lambda>")]
-    chosen = own if len(own) and own["added_ms"].max() >= 0.1 * summed["added_ms"].max() else summed
+    # A task that awaits a thread is the shadow of what that thread does, if that was seen.
+    direct = table[~table["wait"].isin(SHADOWS)]
+    for rows in (direct, table):
+        named = ~rows["function"].str.endswith("<lambda>") & ~rows["file"].str.startswith("<")
+        own = rows[(rows["origin"] == "app") & named]
+        if own["added_ms"].sum() >= 0.2 * table["added_ms"].sum():
+            break
+    else:
+        own = table
+    chosen = own.groupby(["function", "file", "line"], as_index=False)["added_ms"].sum()
     best = chosen.sort_values("added_ms", ascending=False).iloc[0]
     return str(best["function"]), str(best["file"]), int(best["line"]), table
 
