@@ -7,11 +7,12 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ragprof.capturing import changes, processes
+from ragprof.capturing import changes, connections, processes
 from ragprof.capturing.child import BOOTSTRAP, environment
 
 
@@ -64,15 +65,22 @@ def test_the_tree_of_a_process() -> None:
         child.communicate()
 
 
-def test_whose_connection_it_is() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("ask", [connections.inode, connections._from_table])
+def test_whose_connection_it_is(host: str, ask: Callable[[int, int], int]) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as server:
         port = server.getsockname()[1]
-        with socket.create_connection(("127.0.0.1", port)) as client:
-            own = client.getsockname()[1]
-            assert processes.process_of_port(own, port, [1, os.getpid()]) == os.getpid()
-            assert processes.process_of_port(own, port, []) == 0
-        assert processes.listener(port, [os.getpid()]) == os.getpid()
-    assert processes.listener(port, [os.getpid()]) == 0
+        with socket.create_connection((host, port)) as client:
+            inode = ask(client.getsockname()[1], port)
+            assert inode == os.fstat(client.fileno()).st_ino
+            assert connections.owner([inode], [1, os.getpid()]) == os.getpid()
+            assert connections.owner([inode], processes.everyone()) == os.getpid()
+            assert connections.owner([inode], []) == 0
+            gone = client.getsockname()[1]
+        assert ask(gone, port) != inode
+        assert connections.listener(port, [os.getpid()]) == os.getpid()
+    assert connections.listener(port, [os.getpid()]) == 0
 
 
 @pytest.mark.parametrize(

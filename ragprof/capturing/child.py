@@ -204,7 +204,7 @@ class Child:
             self._record(stream, each, now)
 
 
-class CommandNotFound(RagprofError):  # noqa: N818  # the shell's words
+class CommandNotFound(RagprofError):  # the shell's words
     """The command does not exist; shells answer 127."""
 
 

@@ -42,11 +42,11 @@ _PROTO_NAMES = {
 }
 
 
-class TooLarge(RagprofError):  # noqa: N818  # an answer to a client
+class TooLarge(RagprofError):  # an answer to a client
     """A request above the limits; the client must send smaller ones (413)."""
 
 
-class Unavailable(RagprofError):  # noqa: N818  # an answer to a client
+class Unavailable(RagprofError):  # an answer to a client
     """Not now: the client may send the same request again (503)."""
 
 

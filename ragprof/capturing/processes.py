@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def children(pid: int) -> list[int]:
 
 def _children_by_scan(pid: int) -> list[int]:
     """For kernels without /proc/PID/task/TID/children."""
-    processes = (read(int(name)) for name in os.listdir(PROC) if name.isdigit())
+    processes = (read(each) for each in everyone())
     return [each.pid for each in processes if each is not None and each.parent == pid]
 
 
@@ -85,6 +85,11 @@ def tree(roots: Iterable[int]) -> list[int]:
             found.append(pid)
             todo.extend(children(pid))
     return found
+
+
+def everyone() -> list[int]:
+    """All processes that /proc shows."""
+    return [int(name) for name in os.listdir(PROC) if name.isdigit()]
 
 
 def command(pid: int) -> list[str]:
@@ -235,54 +240,3 @@ def _pairs(path: Path) -> dict[str, float]:
     except OSError:
         return {}
     return {key: float(value) for key, value in (line.split() for line in lines if line)}
-
-
-def process_of_port(client: int, server: int, pids: Iterable[int]) -> int:
-    """Which of `pids` owns the loopback connection from port `client` to `server`; 0: none.
-
-    Both ends are on this machine, so /proc/net/tcp names the socket and /proc/PID/fd its owner.
-    """
-    inodes = {
-        fields[9]
-        for fields in _connections()
-        if int(fields[1].rpartition(":")[2], 16) == client
-        and int(fields[2].rpartition(":")[2], 16) == server
-    }
-    return _owner(inodes, pids)
-
-
-def _connections() -> Iterator[list[str]]:
-    for name in ("tcp", "tcp6"):
-        try:
-            lines = (PROC / "net" / name).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        yield from (line.split() for line in lines)
-
-
-def _owner(inodes: set[str], pids: Iterable[int]) -> int:
-    wanted = {f"socket:[{inode}]" for inode in inodes - {"0"}}
-    if not wanted:
-        return 0
-    for pid in pids:
-        folder = PROC / str(pid) / "fd"
-        try:
-            for name in os.listdir(folder):
-                try:
-                    if os.readlink(folder / name) in wanted:
-                        return pid
-                except OSError:
-                    continue
-        except OSError:
-            continue
-    return 0
-
-
-def listener(port: int, pids: Iterable[int]) -> int:
-    """Which of `pids` listens on a TCP port; 0: none."""
-    inodes = {
-        fields[9]
-        for fields in _connections()
-        if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port
-    }
-    return _owner(inodes, pids)

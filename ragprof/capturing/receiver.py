@@ -36,7 +36,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-class _Answer(Exception):  # noqa: N818  # ends the handling of a request with this status
+class _Answer(Exception):  # ends the handling of a request with this status
     def __init__(self, status: int, message: str, retry: bool = False) -> None:
         super().__init__(message)
         self.status, self.retry = status, retry
@@ -171,9 +171,11 @@ class Receiver:
             size = int(claimed) if claimed.isdigit() else MAX_BODY // 4
             self._intake.reserve(size)
             reserved = size
+            # Asked before the rest is read: a client that gives up or ends takes its socket along.
+            process = await asyncio.to_thread(self._sender, scope)
             raw = await self._read(receive, MAX_BODY if not claimed else size)
             return await asyncio.get_running_loop().run_in_executor(
-                self._decoder, self._export, signal, raw, encoding, media_type == JSON, scope
+                self._decoder, self._export, signal, raw, encoding, media_type == JSON, process
             )
         except TooLarge as error:
             if not reserved:
@@ -189,7 +191,11 @@ class Receiver:
             if reserved:
                 self._intake.release(reserved)
 
-    def _export(self, signal: str, raw: bytes, encoding: str, is_json: bool, scope: Scope) -> bytes:
+    def _sender(self, scope: Scope) -> int:
+        client, server = scope.get("client"), scope.get("server")
+        return self._process_of_port(client[1], server[1]) if client and server else 0
+
+    def _export(self, signal: str, raw: bytes, encoding: str, is_json: bool, process: int) -> bytes:
         if encoding == "gzip":
             try:
                 raw = inflate(raw)
@@ -199,8 +205,6 @@ class Receiver:
             except BadPayload:
                 self._journal.refuse("request whose gzip is damaged")
                 raise
-        client, server = scope.get("client"), scope.get("server")
-        process = self._process_of_port(client[1], server[1]) if client and server else 0
         rejected, why = self._intake.export(signal, raw, is_json=is_json, process=process)
         return response(signal, rejected, why, is_json=is_json)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ragprof.capturing import changes, loglines, marks, processes
+from ragprof.capturing import changes, connections, loglines, marks, processes
 from ragprof.capturing.child import Child, environment, new_spool
 from ragprof.capturing.grpc_receiver import GrpcReceiver
 from ragprof.capturing.intake import Intake
@@ -76,7 +76,7 @@ class Recorder:
         self._pids: list[int] = []
         self._outside: dict[int, OutsideSampler] = {}  # by process
         self._watched: list[int] = []  # processes that are not our children
-        self._ports: dict[tuple[int, int], tuple[float, int]] = {}
+        self._senders: dict[int, int] = {}  # socket -> process
         self._stop = threading.Event()
         self._token = marks.new_token()
 
@@ -361,21 +361,18 @@ class Recorder:
     # What the sources call
 
     def _process_of_port(self, client: int, server: int) -> int:
-        now = time.monotonic()
-        known = self._ports.get((client, server))
-        if known is not None and now - known[0] < 10:
-            return known[1]
-        roots = [child.pid for child in self.children] + self._watched
-        # A worker whose parent has just ended still sends its last spans, but has left the tree.
-        candidates = dict.fromkeys((*processes.tree(roots), *self._pids))
-        pid = 0
-        for _ in range(3):  # /proc/net/tcp is no snapshot: a busy table can miss a line
-            pid = pid or processes.process_of_port(client, server, candidates)
-        if not pid:
-            return 0
-        if len(self._ports) > 10_000:
-            self._ports.clear()
-        self._ports[client, server] = (now, pid)
+        """Who sends over this connection; 0 when it is of another machine or user."""
+        socket = connections.inode(client, server)
+        pid = self._senders.get(socket, 0)
+        if socket and not pid:
+            roots = [child.pid for child in self.children] + self._watched
+            pid = connections.owner([socket], processes.tree(roots))
+            # A worker whose parent has just ended still sends its last spans, from outside the
+            # tree; and other programs find ports 4317 and 4318.
+            pid = pid or connections.owner([socket], processes.everyone())
+            if len(self._senders) > 10_000:
+                self._senders.clear()
+            self._senders[socket] = pid
         return pid
 
     def _posted_mark(self, fields: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from ragprof.capturing import processes
+from ragprof.capturing import connections
 
 
 class Services:
@@ -76,5 +76,5 @@ class Services:
 
     def of_port(self, port: int, pids: list[int]) -> str:
         """The service that listens on a port of this machine, as far as is known."""
-        owner = processes.listener(port, pids)
+        owner = connections.listener(port, pids)
         return self.of(owner) if owner else ""

@@ -38,7 +38,7 @@ SPAN_LABELS = ("span_id", "spanID", "spanId", "SpanID")
 Point = dict[str, Any]
 
 
-class BadExposition(RagprofError):  # noqa: N818  # the other side's text, not our error
+class BadExposition(RagprofError):  # the other side's text, not our error
     """Text that is not the exposition format it claims to be."""
 
 

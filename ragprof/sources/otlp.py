@@ -41,7 +41,7 @@ LATEST_NS = 2**63 - 1  # what a 64-bit timestamp holds: the year 2262
 Pairs = list[tuple[str, str]]
 
 
-class BadPayload(RagprofError):  # noqa: N818  # a payload is refused, the program has no error
+class BadPayload(RagprofError):  # a payload is refused, the program has no error
     """A request body that is not the OTLP message it claims to be."""
 
 
