@@ -77,7 +77,7 @@ def _run(args: argparse.Namespace, values: dict[str, str]) -> int:
             cell_timeout=args.cell_timeout,
             progress=None if args.json else runner.show_progress,
         )
-    except runner.ReportFailed as error:
+    except runner.ReportError as error:
         if not args.json:
             raise
         print(json.dumps(dict(error.status), indent=2, ensure_ascii=False))

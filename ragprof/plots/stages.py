@@ -51,8 +51,8 @@ def contributions(stages: pd.DataFrame, title: str = "Where the added time is") 
             out.append(line(x(mark), top - 4, x(mark), bottom, "s-grid"))
             out.append(label(x(mark), bottom + 16, ms_text(mark), "m n c"))
         if wide:
-            out.append(label(width - 150, top - 6, "baseline", "m n e"))
-            out.append(label(width - 80, top - 6, "slow", "m n e"))
+            out.append(label(width - 172, top - 6, "baseline", "m n e"))
+            out.append(label(width - 94, top - 6, "slow", "m n e"))
             out.append(label(width - 12, top - 6, "added", "m n e"))
 
         def row(index: int, name: str, low: float, high: float, style: str, tip: str) -> float:
@@ -73,8 +73,8 @@ def contributions(stages: pd.DataFrame, title: str = "Where the added time is") 
             )
             y = row(index + 1, str(name), low, high, style, tip)
             if wide:
-                out.append(label(width - 150, y, ms_text(float(old)), "m e"))
-                out.append(label(width - 80, y, ms_text(float(new)), "m e"))
+                out.append(label(width - 172, y, ms_text(float(old)), "m e"))
+                out.append(label(width - 94, y, ms_text(float(new)), "m e"))
             large = abs(added) >= 0.05 * max(after, before)
             out.append(
                 label(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import shutil
 import signal
@@ -28,7 +29,7 @@ Progress = Callable[[int, int, str], None]
 """Called with the number of the cell that begins, the number of cells, and what the cell is."""
 
 
-class ReportFailed(RagprofError):
+class ReportError(RagprofError):
     """A report that was begun and did not end well: a failing cell, a timeout, a signal.
 
     `status` is what status.json says.
@@ -77,7 +78,7 @@ def run(
     Leaves report.ipynb, report.html and status.json in `out`, also after a failure. `timeout` is
     for the whole run, `cell_timeout` for each cell, both in seconds.
 
-    Raises NotebookError and ParameterError before anything runs, and ReportFailed for a failing
+    Raises NotebookError and ParameterError before anything runs, and ReportError for a failing
     cell, a timeout or a kernel that died; Ctrl-C and SIGTERM leave the status and no kernel.
     """
     entry = catalogue.find(notebook)
@@ -113,10 +114,10 @@ def run(
         try:
             _execute(entry, folder / NOTEBOOK, checked, timeout, cell_timeout or timeout, told)
             state["state"] = "ok"
-        except ReportFailed as error:
+        except ReportError as error:
             state.update(state=error.status["state"], error=error.status["error"])
             _finish(folder, state, began)
-            raise ReportFailed(_with_files(str(error), folder), state) from None
+            raise ReportError(_with_files(str(error), folder), state) from None
         except BaseException as error:
             stopped = "SIGTERM or SIGHUP" if isinstance(error, Stopped) else "Ctrl-C"
             interrupted = isinstance(error, KeyboardInterrupt)
@@ -131,8 +132,9 @@ def run(
 
 
 def first_line(source: str) -> str:
-    """The first line of a cell that is not blank."""
-    return next((line.strip() for line in source.splitlines() if line.strip()), "")[:120]
+    """The first line of a cell that is code, else the first that is not blank."""
+    lines = [line.strip() for line in source.splitlines() if line.strip()]
+    return next((line for line in lines if not line.startswith("#")), (lines or [""])[0])[:120]
 
 
 def _finish(folder: Path, state: dict[str, Any], began: float) -> None:
@@ -166,6 +168,7 @@ def _execute(
     from ragprof.reports import engine
 
     engine.register()
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # we say what went wrong
     files = Path(tempfile.mkdtemp(prefix="ragprof-kernel-"))
     watched = _Run(time.monotonic() + timeout, cell_timeout, told, kernel.manager_class(files))
     try:
@@ -197,7 +200,7 @@ def _execute(
         if watched.cell >= 0:
             raise
         text = f"the kernel did not start: {error}"
-        raise ReportFailed(
+        raise ReportError(
             f"{entry.name}: {text}",
             {"state": "failed", "error": {"name": "Kernel", "message": text, "cell": None}},
         ) from None
@@ -206,10 +209,10 @@ def _execute(
         shutil.rmtree(files, ignore_errors=True)
 
 
-def _failed(run: _Run, state: str, text: str, name: str, message: str) -> ReportFailed:
+def _failed(run: _Run, state: str, text: str, name: str, message: str) -> ReportError:
     cell = {"number": run.cell + 1, "line": run.line}
     error = {"name": name, "message": message[:2000], "cell": cell}
-    return ReportFailed(
+    return ReportError(
         f"cell {run.cell + 1} (`{run.line}`) {text[:500]}", {"state": state, "error": error}
     )
 

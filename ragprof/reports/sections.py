@@ -15,7 +15,7 @@ from ragprof.analysis import metric_shifts
 from ragprof.flamegraph import FlameGraph
 from ragprof.plots import Picture, Table
 from ragprof.plots.picture import empty
-from ragprof.plots.scales import ms_text, number_text
+from ragprof.plots.scales import DASH, number_text
 from ragprof.profiles.samples import with_wait_frames
 from ragprof.reports import verdict
 
@@ -45,47 +45,52 @@ def timeline(found: Investigation) -> Picture:
 
 
 def metric_points(found: Investigation, most: int = 3) -> pd.DataFrame:
-    """Points of the metrics that shifted most, for the timeline: name, series, unit, time, value.
+    """Points of the metrics to see beside the latencies: name, unit, time, value.
 
-    Each metric once, by significance, then by relative size of its shift; with fewer than `most`
-    the process's own CPU and event-loop lag fill up.
+    Those that the evidence cites first, then the most significant shifts, then the process's CPU
+    and event-loop lag; each metric once, and of several with the same shift one.
     """
-    table = found.metrics
-    if not len(table):
-        return pd.DataFrame(columns=["name", "series", "unit", "time", "value"])
-    before, after = table["baseline"].to_numpy(float), table["slow"].to_numpy(float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.nan_to_num(np.abs(np.log((after + 1e-12) / (before + 1e-12))))
-    order = np.lexsort((-ratio, np.round(np.log10(table["p_value"].fillna(1) + 1e-12))))
-    ranked = table.iloc[order]
-    shifted = ranked[ranked["p_value"] <= LEVEL].drop_duplicates("metric").head(most)
-    if len(shifted) < most:
-        context = ranked[ranked["metric"].isin(CONTEXT)].drop_duplicates("metric")
-        shifted = pd.concat([shifted, context]).drop_duplicates("metric").head(most)
+    columns = ["name", "unit", "time", "value"]
+    shown = _chosen(found, most)
     series = found.recording.to_pandas("series")
-    wanted = series[series["series_id"].isin(shifted["series_id"])]
+    wanted = series[series["series_id"].isin(shown["series_id"])]
     raw = found.recording.table("metrics")
     mask = np.isin(raw["series_id"].to_numpy(), wanted["series_id"].to_numpy())
-    values = metric_shifts.points(raw.filter(mask), wanted)
+    points = metric_shifts.points(raw.filter(mask), wanted) if len(wanted) else {}
     parts = []
-    for row in shifted.itertuples():
-        times, numbers = values.get(int(row.series_id), (np.zeros(0, np.int64), np.zeros(0)))  # type: ignore[arg-type]
-        unit = f"{row.unit or ''}{'/s' if row.type == 'counter' else ''}".replace("{", "").replace(
-            "}", ""
-        )
-        name = f"{row.metric} ({row.service})" if row.service else str(row.metric)
+    for row in shown.to_dict("records"):
+        if row["series_id"] not in points:
+            continue
+        times, values = points[row["series_id"]]
+        unit = str(row["unit"] or "").strip("{}") + ("/s" if row["type"] == "counter" else "")
         parts.append(
             pd.DataFrame(
                 {
-                    "name": name,
-                    "series": name,
+                    "name": f"{row['metric']} ({row['service']})"
+                    if row["service"]
+                    else row["metric"],
                     "unit": "share" if unit == "1" else unit,
                     "time": pd.to_datetime(times, utc=True, unit="ns"),
-                    "value": numbers,
+                    "value": values,
                 }
             )
         )
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def _chosen(found: Investigation, most: int) -> pd.DataFrame:
+    table = found.metrics.reset_index(drop=True)
+    cited = " ".join(str(text) for texts in found.findings["for"] for text in texts)
+    before, after = (table[name].to_numpy(dtype=float) for name in ("baseline", "slow"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.nan_to_num(np.abs(np.log((np.abs(after) + 1e-9) / (np.abs(before) + 1e-9))))
+    named = table["metric"].astype(str).to_numpy()
+    in_evidence = np.array([f"{name} of" in cited for name in named], dtype=bool)
+    shifted = (table["p_value"] <= LEVEL).to_numpy()
+    context = np.isin(named, CONTEXT)
+    order = np.lexsort((-ratio, ~context, ~shifted, ~in_evidence))
+    ranked = table.iloc[order[(in_evidence | shifted | context)[order]]]
+    return ranked.drop_duplicates("metric").drop_duplicates(["baseline", "slow"]).head(most)
 
 
 def distribution(found: Investigation) -> Picture:
@@ -213,8 +218,5 @@ def reproduce(found: Investigation, **parameters: str) -> verdict.Block:
 
 def _p(value: float) -> str:
     return (
-        "–" if pd.isna(value) else f"< {LEVEL / 500:g}" if value < 1e-4 else number_text(value, 2)
+        DASH if pd.isna(value) else f"< {LEVEL / 500:g}" if value < 1e-4 else number_text(value, 2)
     )
-
-
-_ = ms_text

@@ -124,8 +124,9 @@ def _figures(found: Investigation, rows: list[dict[str, Any]]) -> str:
         for name in ("baseline", "slow")
     }
     if all(len(values) for values in groups.values()):
-        before, after = (float(np.quantile(groups[name], 0.95)) for name in groups)
-        entries.append(("", f"{ms_text(before)} → {ms_text(after)}", "95th percentile"))
+        for share, name in ((0.5, "median request"), (0.95, "95th percentile")):
+            before, after = (float(np.quantile(values, share)) for values in groups.values())
+            entries.append(("", f"{ms_text(before)} → {ms_text(after)}", name))
     counts = f"{len(groups['slow']):,} / {len(groups['baseline']):,}"
     entries.append(("", counts, "slow / baseline requests"))
     if rows:
