@@ -54,8 +54,8 @@ def build(spans: pa.Table) -> Forest:
     Of spans with the same id the first is kept. A span whose parent is not in the table hangs
     below the root of its trace (the earliest span without a parent, else the earliest whose parent
     is missing). Spans on a cycle are left out. A server span that begins outside of the client
-    span that called it, from another service, is moved into its middle with all below it, as Jaeger's
-    clock skew adjuster does.
+    span that called it, from another service, is moved into its middle with all below it, as
+    Jaeger's clock skew adjuster does.
     """
     span_key = integers(spans["span_key"])
     _, first = np.unique(span_key, return_index=True)

@@ -85,7 +85,7 @@ def telling_frames(stacks: pa.Table, frames: pa.Table) -> tuple[Ints, Ints, Ints
 def on_requests(
     samples: pa.Table, stacks: pa.Table, frames: pa.Table, forest: Forest, request_of_span: Ints
 ) -> RequestSamples:
-    """The samples whose span belongs to a request (`request_of_span` >= 0)."""
+    """The samples during a request (`request_of_span` >= 0) that bear one of its spans."""
     key = integers(samples["span_key"])
     order = np.argsort(forest.span_key)
     span = np.full(len(key), -1, dtype=np.int64)
@@ -93,7 +93,12 @@ def on_requests(
         place = np.minimum(np.searchsorted(forest.span_key, key, sorter=order), len(forest) - 1)
         found = order[place]
         span = np.where((forest.span_key[found] == key) & (key != 0), found, -1)
-    keep = np.flatnonzero((span >= 0) & (request_of_span[np.maximum(span, 0)] >= 0))
+    known_span = np.maximum(span, 0)
+    inside = (span >= 0) & (request_of_span[known_span] >= 0)
+    if len(forest):  # background work that outlives the request does not make it slow
+        root, time = forest.root[known_span], integers(samples["time"])
+        inside &= (time >= forest.start[root]) & (time < forest.end[root])
+    keep = np.flatnonzero(inside)
     ids, telling, caller, table = telling_frames(stacks, frames)
     stack = integers(samples["stack_id"])[keep]
     at = np.minimum(np.searchsorted(ids, stack), max(0, len(ids) - 1))
