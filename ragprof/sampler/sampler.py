@@ -79,6 +79,7 @@ class Sampler:
         self._samples = 0
         self._missed = 0.0
         self._lost = 0
+        self._torn = 0
         self._unsampled: set[int] = set()
         now = time.monotonic_ns()
         self._started = self._last_tick = self._last_round = now
@@ -300,7 +301,7 @@ class Sampler:
             for thread in list(threading._active.values())  # type: ignore[attr-defined]
         }
         me = threading.get_ident()
-        before = {ident: self._workers.label(ident) for ident in list(self._workers.work)}
+        before = {ident: self._workers.now(ident) for ident in known if ident is not None}
         frames = current_frames()
         looked: dict[int, tuple[int, int, int]] = {}
         process_cpu = time.process_time_ns()
@@ -319,14 +320,15 @@ class Sampler:
             if self._workers.is_idle(frame):
                 continue
             last = self._threads.get(native, (used_now, 0, 0))
-            used = used_now - last[0]
-            label = before.get(ident, UNKNOWN)
-            if label != self._workers.label(ident):
-                label = UNKNOWN  # it went on between the two looks
-            state, wait = self._state(frame, used, elapsed, place == last[1:])
+            work = before.get(ident, (None, UNKNOWN))
+            label = work[1]
+            state, wait = self._state(frame, used_now - last[0], elapsed, place == last[1:])
             if state == "waiting" and not label[0]:
                 continue
             stack = self._stacks.of_frame(frame, self._loops.boundary)
+            if frame.f_lasti != place[1] or self._workers.now(ident) != work:
+                self._torn += 1  # the thread went on meanwhile: stack and label may not fit
+                continue
             self._add(elapsed, stack, native, 0, state, wait, label)
         self._threads = looked
 
@@ -423,6 +425,7 @@ class Sampler:
             "samples": self._samples,
             "missed": int(self._missed),
             "lost": self._lost,
+            "torn": self._torn,
             "cost_seconds": round(self._budget.total, 6),
             "cpu_seconds": round(time.process_time(), 6),
             "elapsed_seconds": round(seconds, 6),

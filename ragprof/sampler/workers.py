@@ -85,6 +85,10 @@ class Workers:
             return self._spans.in_context(work.context)
         return work.attached[-1][1] if work.attached else work.label
 
+    def now(self, ident: int) -> tuple[Work | None, Label]:
+        """The work of a thread and its label: two of them are equal only within one hand-over."""
+        return self.work.get(ident), self.label(ident)
+
     def _wrap_executor(self, module: Any) -> bool:
         class_ = getattr(module, "ThreadPoolExecutor", None)
         worker = function_code(module.__name__, "_worker")
