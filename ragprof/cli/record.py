@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.abc
 import json
 import shlex
 import signal
@@ -44,6 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    _without_pandas()
     from ragprof.capturing.child import CommandNotFound
     from ragprof.capturing.recorder import Recorder
 
@@ -87,6 +89,26 @@ def run(args: argparse.Namespace) -> int:
     if problem:
         print(f"ragprof record: {problem}", file=sys.stderr)
     return code
+
+
+class _NoPandas(importlib.abc.MetaPathFinder):
+    """Hides pandas from the import system."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def _without_pandas() -> None:
+    """Keep Arrow from loading pandas at its first array: that takes longer than all the rest."""
+    import pyarrow as pa
+
+    hidden = _NoPandas()
+    sys.meta_path.insert(0, hidden)
+    try:
+        pa.array([0])  # Arrow asks once; its conversions to pandas ask again
+    finally:
+        sys.meta_path.remove(hidden)
 
 
 class _State:
