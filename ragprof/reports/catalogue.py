@@ -95,10 +95,10 @@ def entry(path: Path) -> Entry:
     )
 
 
-def load(path: Path) -> nbformat.NotebookNode:
+def load(path: Path) -> Any:
     """A notebook file as nbformat 4. Raises NotebookError when it is none."""
     try:
-        return nbformat.read(path, as_version=4)
+        return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     except OSError as error:
         raise NotebookError(f"{path} cannot be read: {error.strerror}; check the path") from None
     except (ValueError, KeyError, AttributeError, nbformat.ValidationError) as error:
@@ -108,7 +108,7 @@ def load(path: Path) -> nbformat.NotebookNode:
         ) from None
 
 
-def _title(notebook: nbformat.NotebookNode) -> tuple[str, str]:
+def _title(notebook: Any) -> tuple[str, str]:
     """The ``ragprof`` metadata, else the first heading and the paragraph after it."""
     own = notebook.metadata.get("ragprof", {})
     if own.get("title"):

@@ -52,7 +52,7 @@ def _mark(notebook: Any, index: int, error: BaseException) -> None:
     if cell.cell_type == "code" and not any(o.output_type == "error" for o in cell.outputs):
         text = (str(error).splitlines() or [""])[0]
         cell.outputs.append(
-            nbformat.v4.new_output(
+            nbformat.v4.new_output(  # type: ignore[no-untyped-call]
                 "error", ename=type(error).__name__, evalue=text, traceback=[text]
             )
         )

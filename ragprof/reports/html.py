@@ -23,7 +23,7 @@ _CLUTTER = {"parameters", "injected-parameters", "papermill-error-cell-tag"}
 _RICH = ("text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/plain")
 
 
-def page(notebook: nbformat.NotebookNode, status: Mapping[str, Any] | None = None) -> str:
+def page(notebook: Any, status: Mapping[str, Any] | None = None) -> str:
     """The page as text, at most `LARGEST` bytes.
 
     Of each output the richest of HTML, SVG, PNG, JPEG, Markdown and text is shown; the largest
@@ -35,7 +35,7 @@ def page(notebook: nbformat.NotebookNode, status: Mapping[str, Any] | None = Non
     status = status or {}
     own = notebook.metadata.get("ragprof", {})
     title = str(status.get("title") or own.get("title") or "Report")
-    shown = nbformat.from_dict({**notebook, "cells": [c for c in notebook.cells if _shown(c)]})
+    shown = _without_clutter(notebook)
     while True:
         body, sections = _anchors(_convert(shown))
         text = _page(body, sections, title, bool(own), status)
@@ -73,15 +73,19 @@ def _page(
     )
 
 
-def _shown(cell: nbformat.NotebookNode) -> bool:
-    return not _CLUTTER.intersection(cell.metadata.get("tags", []))
+def _without_clutter(notebook: Any) -> Any:
+    """A copy without the cells that only set parameters or that papermill put in."""
+    cells = [
+        cell for cell in notebook.cells if not _CLUTTER.intersection(cell.metadata.get("tags", []))
+    ]
+    return nbformat.from_dict({**notebook, "cells": cells})  # type: ignore[no-untyped-call]
 
 
-def _convert(notebook: nbformat.NotebookNode) -> str:
+def _convert(notebook: Any) -> str:
     from nbconvert import HTMLExporter
 
     with as_file(files("ragprof.reports") / "template") as folder:
-        exporter = HTMLExporter(
+        exporter = HTMLExporter(  # type: ignore[no-untyped-call]
             template_name="report",
             template_file="index.html.j2",
             extra_template_basedirs=[str(folder)],
@@ -134,9 +138,9 @@ def _hashes(body: str) -> str:
     return " ".join(dict.fromkeys(sources)) or "'none'"
 
 
-def _shrink(notebook: nbformat.NotebookNode) -> bool:
+def _shrink(notebook: Any) -> bool:
     """Take the richest form of the largest output away; False when nothing is left to take."""
-    sizes = []
+    sizes: list[tuple[int, int, Any, str]] = []
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
@@ -145,6 +149,7 @@ def _shrink(notebook: nbformat.NotebookNode) -> bool:
                 sizes.append((len(str(data[rich])), len(sizes), data, rich))
             elif output.output_type == "stream":
                 sizes.append((len(output.text), len(sizes), output, "text"))
+    holder: Any
     size, _, holder, key = max(sizes, default=(0, 0, {}, ""))
     if size < 2000:
         return False

@@ -58,12 +58,15 @@ def write(
     from ragprof.investigation.result import Investigation
 
     if isinstance(subject, Investigation):
-        found, recording = subject, subject.recording.path
+        found = subject
     else:
-        recording = subject if isinstance(subject, (str, Path)) else subject.path
-        found = read(recording, **parameters)
+        path = subject if isinstance(subject, (str, Path)) else subject.path
+        found = read(path, **parameters)
     page = runner.run(
-        NOTEBOOK, out, {"recording": Path(recording).absolute(), **parameters}, progress=progress
+        NOTEBOOK,
+        out,
+        {"recording": found.recording.path.absolute(), **parameters},
+        progress=progress,
     )
     found.write(Path(out))
     (Path(out) / "summary.md").write_text(summary.text(found, page), encoding="utf-8")

@@ -32,7 +32,7 @@ def prepare(notebook: str, values: Mapping[str, Any], folder: Path) -> Path:
     cell = parameters.parameters_cell(node)
     if cell is not None:
         cell.source = _with_values(entry, checked)
-    text = nbformat.writes(node)
+    text = str(nbformat.writes(node))  # type: ignore[no-untyped-call]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / f"{entry.name}.ipynb"

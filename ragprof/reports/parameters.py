@@ -14,8 +14,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from ragprof.errors import RagprofError
 
 TAG = "parameters"
@@ -47,7 +45,7 @@ class Parameter:
     help: str
 
 
-def read(notebook: nbformat.NotebookNode, where: str) -> dict[str, Parameter]:
+def read(notebook: Any, where: str) -> dict[str, Parameter]:
     """The parameters by name, in the order of the cell tagged ``parameters``; empty without one.
 
     Defaults are literals and are never executed. Raises ParameterError when the cell is no Python.
@@ -75,7 +73,7 @@ def read(notebook: nbformat.NotebookNode, where: str) -> dict[str, Parameter]:
         else:
             continue
         try:
-            default = ast.literal_eval(node.value)  # type: ignore[arg-type]  # value is not None
+            default = ast.literal_eval(node.value)
         except ValueError:
             raise ParameterError(
                 f"{where}: the default of parameter {name!r} is not a literal; "
@@ -87,7 +85,7 @@ def read(notebook: nbformat.NotebookNode, where: str) -> dict[str, Parameter]:
     return found
 
 
-def parameters_cell(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
+def parameters_cell(notebook: Any) -> Any | None:
     """The first code cell tagged ``parameters``."""
     for cell in notebook.cells:
         if cell.cell_type == "code" and TAG in cell.metadata.get("tags", []):

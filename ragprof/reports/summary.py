@@ -48,7 +48,7 @@ def text(found: Investigation, report: Path | None = None) -> str:
     else:
         lines += [f"- {_one_line(note)}" for note in found.notes[:4]]
     stages = ", ".join(
-        f"{row.stage} {ms_text(float(row.added_ms), sign=True)}"  # type: ignore[arg-type]
+        f"{row.stage} {ms_text(float(row.added_ms), sign=True)}"
         for row in found.stages.head(4).itertuples()
     )
     lines.append(f"- stages: {stages}")
