@@ -38,6 +38,7 @@ def page(notebook: Any, status: Mapping[str, Any] | None = None) -> str:
     shown = _without_clutter(notebook)
     while True:
         body, sections = _anchors(_convert(shown))
+        body = body.replace(' loading="lazy"', "")  # a printed page has no scrolling
         text = _page(body, sections, title, bool(own), status)
         if len(text.encode()) <= LARGEST or not _shrink(shown):
             return text

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ragprof.investigation.result import Investigation
 
 LEVEL = 0.05
+REPEATS = 4
 CONTEXT = ("process.cpu.utilization", "python.event_loop.lag")
 
 
@@ -33,14 +34,15 @@ def headline(found: Investigation) -> verdict.Block:
 
 def timeline(found: Investigation) -> Picture:
     """Latencies, metrics, log rate, stacks and changes on one time axis."""
+    apart = found.window != found.baseline_window
     return plots.timeline(
         found.requests,
         metrics=metric_points(found),
         logs=found.recording.to_pandas("logs", ["time", "severity"]),
         samples=found.recording.to_pandas("samples", ["time", "weight_ns", "state"]),
         changes=found.changes,
-        window=found.window,
-        baseline_window=found.baseline_window,
+        window=found.window if apart else None,
+        baseline_window=found.baseline_window if apart else None,
     )
 
 
@@ -106,9 +108,35 @@ def slowest(found: Investigation) -> Picture:
     if not len(chosen):
         return empty("The slowest trace", "There are no requests.")
     trace = str(chosen.loc[chosen["duration_ms"].idxmax(), "trace_id"])
-    return plots.waterfall(
-        found.waterfall(trace), found.critical_path(trace), f"The slowest trace, {trace}"
-    )
+    spans, critical = folded(found.waterfall(trace), found.critical_path(trace))
+    return plots.waterfall(spans, critical, f"The slowest trace, {trace}", rows=36)
+
+
+def folded(spans: pd.DataFrame, critical: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The spans of a trace with more than `REPEATS` equal leaves of one parent drawn as one.
+
+    Such a row goes from the first start to the last end and is named ``NAME × COUNT``; the pieces
+    of the critical path stay where they are and get its span_id.
+    """
+    leaf = ~spans["span_id"].isin(spans["parent_span_id"])
+    keys = ["parent_span_id", "service", "name"]
+    count = spans[leaf].groupby(keys)["span_id"].transform("size")
+    repeated = spans.loc[count.index[count > REPEATS]]
+    if not len(repeated):
+        return spans, critical
+    first = repeated.groupby(keys)["span_id"].transform("first")
+    target = dict(zip(repeated["span_id"], first, strict=True))
+    ends = repeated["start_ms"] + repeated["duration_ms"]
+    kept = spans[~spans["span_id"].isin([span for span, to in target.items() if span != to])].copy()
+    for span, rows in repeated.groupby(first):
+        at = kept["span_id"] == span
+        begin = rows["start_ms"].min()
+        kept.loc[at, "name"] = f"{rows['name'].iloc[0]} \N{MULTIPLICATION SIGN} {len(rows)}"
+        kept.loc[at, ["start_ms", "duration_ms"]] = [begin, ends.loc[rows.index].max() - begin]
+        if (rows["status"] == "error").any():
+            kept.loc[at, "status"] = "error"
+    moved = critical.assign(span_id=[target.get(span, span) for span in critical["span_id"]])
+    return kept.reset_index(drop=True), moved
 
 
 def stages(found: Investigation) -> Picture:

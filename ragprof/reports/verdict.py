@@ -74,7 +74,7 @@ def headline(found: Investigation) -> Block:
     caused = found.verdict == "cause_found" and bool(rows)
     body = (
         f'<p class="over">{escape(found.operation)} · {_window(found)}</p>'
-        f"<h1>{escape(_sentence(found.summary))}</h1>{_figures(found, rows)}"
+        f"<h1>{escape(_sentence(found.summary))}</h1>{_figures(found, caused)}"
     )
     if caused:
         body += _where(rows[0]) + _sides(rows[0]["for"], rows[0]["against"]) + _rest(rows[1:])
@@ -116,21 +116,20 @@ def reproduce(found: Investigation, **parameters: str) -> Block:
     )
 
 
-def _figures(found: Investigation, rows: list[dict[str, Any]]) -> str:
-    whole = float(found.stages["added_ms"].sum()) if len(found.stages) else 0.0
-    entries = [("main", ms_text(whole, sign=True), "mean per request, slow against baseline")]
-    groups = {
-        name: found.requests.loc[found.requests["group"] == name, "duration_ms"].to_numpy(float)
+def _figures(found: Investigation, caused: bool) -> str:
+    groups = [
+        found.requests.loc[found.requests["group"] == name, "duration_ms"].to_numpy(float)
         for name in ("baseline", "slow")
-    }
-    if all(len(values) for values in groups.values()):
-        for share, name in ((0.5, "median request"), (0.95, "95th percentile")):
-            before, after = (float(np.quantile(values, share)) for values in groups.values())
-            entries.append(("", f"{ms_text(before)} → {ms_text(after)}", name))
-    counts = f"{len(groups['slow']):,} / {len(groups['baseline']):,}"
-    entries.append(("", counts, "slow / baseline requests"))
-    if rows:
-        entries.append(("", f"p = {number_text(float(rows[0]['p_value']), 2)}", "of the finding"))
+    ]
+    if not all(len(values) for values in groups):
+        return ""
+    entries = []
+    if caused or found.window != found.baseline_window:
+        whole = float(found.stages["added_ms"].sum())
+        entries.append(("main", ms_text(whole, sign=True), "mean per request"))
+    for share, name in ((0.5, "median"), (0.95, "95th percentile")):
+        before, after = (float(np.quantile(values, share)) for values in groups)
+        entries.append(("", f"{ms_text(before)} → {ms_text(after)}", f"{name}, baseline → slow"))
     items = "".join(
         f'<div class="figure {style}"><b>{escape(number)}</b><span>{escape(name)}</span></div>'
         for style, number, name in entries
@@ -151,6 +150,7 @@ def _where(row: Mapping[str, Any]) -> str:
     if row["resource"] and function:
         facts.append(f"resource {row['resource']}")
     facts.append(f"{ms_text(float(row['added_ms']), sign=True)} of the difference")
+    facts.append(f"p = {number_text(float(row['p_value']), 2)}")
     return f'<div class="where">{place}<small>{escape(" · ".join(facts))}</small></div>'
 
 
@@ -180,7 +180,11 @@ def _list(name: str, texts: list[str], style: str = "") -> str:
 
 def _window(found: Investigation) -> str:
     begin, end = found.window
-    return f"{begin:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC"
+    counts = found.requests["group"].value_counts()
+    return (
+        f"{begin:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC · {counts.get('slow', 0):,} slow "
+        f"against {counts.get('baseline', 0):,} baseline requests"
+    )
 
 
 def _sentence(text: str) -> str:
