@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ragprof import recording
+from ragprof.journal import STREAMS
 
 LIMITED = """
 import resource, signal, sys
@@ -21,12 +22,13 @@ if {limit}:
     resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
 sys.exit(ragprof.cli.main())
 """
-# Random text, which no compression saves; it ends by itself, with a code of its own.
+# Random text, which no compression saves. The first lines are on the disk before it fills up.
 TALKER = """
 import os, sys, time
 for number in range(400):
     print(number, os.urandom(4000).hex(), flush=True)
-    if number % 40 == 0: time.sleep(0.2)
+    while number == 39 and not (os.path.exists(sys.argv[1]) and os.path.getsize(sys.argv[1])):
+        time.sleep(0.05)
 sys.exit(3)
 """
 
@@ -49,7 +51,8 @@ def test_a_recorder_on_a_full_disk(small: tuple[Path, int], tmp_path: Path) -> N
     path = folder / "r.ragprof"
     done = subprocess.run(
         [sys.executable, "-c", LIMITED.format(limit=limit), "record", "--no-stacks",
-         "--out", str(path), "--", sys.executable, "-c", TALKER],
+         "--out", str(path), "--", sys.executable, "-c", TALKER,
+         str(path / STREAMS / "logs.arrows")],
         capture_output=True,
         text=True,
         timeout=120,

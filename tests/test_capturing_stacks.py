@@ -12,7 +12,7 @@ import pytest
 from ragprof import recording
 from ragprof.capturing import outside
 from ragprof.capturing.services import Services
-from ragprof.capturing.stacks import Dictionary, Spool
+from ragprof.capturing.stacks import FREE, Dictionary, Spool, free
 from ragprof.journal import Journal
 from ragprof.sources.series import SeriesDictionary
 
@@ -227,3 +227,21 @@ def test_py_spy_events_become_intervals_that_sum_to_the_time_on_cpu() -> None:
 )
 def test_modules_are_told_from_paths(file: str, module: str, origin: str) -> None:
     assert (outside.module(file), outside.origin(file)) == (module, origin)
+
+
+def test_what_was_read_takes_no_room_and_the_rest_is_read_on(rig: Rig, tmp_path: Path) -> None:
+    batch = samples([0] * 10_000)
+    stack = {"type": "stacks", "rows": [[0, [0], [1]]]}
+    rig.write(1, process(1, "one"), frames([0, "m", "f", "/m.py", 1, "app"]), stack, batch)
+    file = rig.folder / "1-1.jsonl"
+    size = file.stat().st_size
+    assert size > FREE
+    rig.spool.poll()
+    assert file.stat().st_size == size
+    probe = tmp_path / "probe"
+    probe.write_bytes(bytes(FREE))
+    if free(probe, FREE):
+        assert file.stat().st_blocks * 512 < 1 << 16
+    rig.write(1, samples([0] * 5))
+    assert rig.close().table("samples").num_rows == 10_005
+    assert rig.taken == 10_005

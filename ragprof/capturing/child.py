@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ragprof
@@ -20,6 +20,7 @@ from ragprof.errors import RagprofError
 
 # Not imported: the sampler is for the child, and this process needs none of it.
 BOOTSTRAP = Path(ragprof.__file__).parent / "sampler" / "bootstrap"
+GUARD = Path(__file__).with_name("spool_guard.py")
 GRACE = 8.0  # seconds for each of SIGINT and SIGTERM before the next, stronger signal
 SIGNALS = ("TRACES", "METRICS", "LOGS")
 
@@ -208,6 +209,20 @@ class CommandNotFound(RagprofError):  # the shell's words
     """The command does not exist; shells answer 127."""
 
 
-def new_spool() -> Path:
-    """An empty folder for the sampler's files, for this user only."""
-    return Path(tempfile.mkdtemp(prefix="ragprof-spool-"))
+@contextlib.contextmanager
+def new_spool() -> Iterator[Path]:
+    """An empty folder for the sampler's files, for this user only; a guard removes it at last."""
+    folder = Path(tempfile.mkdtemp(prefix="ragprof-spool-"))
+    guard = subprocess.Popen(
+        [sys.executable, "-I", "-S", GUARD, folder],
+        stdin=subprocess.PIPE,  # closed by the system if we are killed
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # the terminal's Ctrl-C and hang-up are not for it
+    )
+    try:
+        yield folder
+    finally:
+        assert guard.stdin is not None
+        guard.stdin.close()
+        threading.Thread(target=guard.wait, daemon=True).start()  # no zombie in a long program

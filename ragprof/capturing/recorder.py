@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 import time
 from collections import Counter
@@ -117,10 +116,8 @@ class Recorder:
         self._dictionary, self._dictionary_lock = Dictionary(), threading.Lock()
         self._spool: Spool | None = None
         if self._hz > 0:
-            folder = new_spool()
-            self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
             self._spool = Spool(
-                folder,
+                self._stack.enter_context(new_spool()),
                 self._journal,
                 self._series,
                 self._services,

@@ -5,6 +5,7 @@ Each process appends JSON lines to its own file; ids in it are its own and are r
 
 from __future__ import annotations
 
+import ctypes
 import json
 import threading
 from collections.abc import Callable
@@ -23,6 +24,10 @@ SAMPLE_COLUMNS = (
     "time", "weight_ns", "stack_id", "thread", "task", "state", "wait", "trace_id", "span_id",
 )  # fmt: skip
 READ = 4 << 20  # bytes of one file taken at a time
+FREE = 1 << 20  # bytes that were read until their disk space is given back
+_PUNCH_HOLE = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+_fallocate = ctypes.CDLL(None).fallocate
+_fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
 class Dictionary:
@@ -71,12 +76,26 @@ class Dictionary:
                 rows.clear()
 
 
+def free(path: Path, size: int) -> bool:
+    """Give back the disk space of the first `size` bytes, which then read as zeros.
+
+    The file keeps its length, so that a process may append to it meanwhile. False when the file
+    system has no holes, and keeps the space.
+    """
+    try:
+        with path.open("r+b") as stream:
+            return bool(_fallocate(stream.fileno(), _PUNCH_HOLE, 0, size) == 0)
+    except OSError:
+        return False
+
+
 class _File:
     """What was read of one process's spool."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.offset = 0
+        self.freed = 0
         self.rest = b""
         self.process: dict[str, Any] = {}
         self.stats: dict[str, Any] = {}
@@ -124,6 +143,9 @@ class Spool:
             more = True
             while more:
                 more = self._read(file)
+            if file.offset - file.freed >= FREE:
+                free(path, file.offset)
+                file.freed = file.offset
         for file in self._files.values():
             self._flush(file)
 
