@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 import types
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import Context
 from types import CodeType, FrameType
 from typing import Any
@@ -59,6 +60,10 @@ _PRIMITIVES = [
 ]
 if sys.version_info < (3, 12):  # later it awaits the coroutine itself, not a task
     _PRIMITIVES.append(("asyncio.tasks", "wait_for", "task"))
+
+
+Keep = Callable[[int, int, int, str, Label], list[Any] | None]
+"""Takes weight, stack, task, wait and label of a sample; returns its row."""
 
 
 def task_context(task: Any) -> Context | None:
@@ -118,13 +123,37 @@ def _wrapped(awaitable: Any) -> Any:
     return None
 
 
+class _Seen:
+    """A suspended task at the last walk."""
+
+    __slots__ = ("flushes", "future", "label", "number", "row", "stack", "task", "wait")
+
+    def __init__(
+        self,
+        task: Callable[[], Any],
+        future: Callable[[], Any],
+        number: int,
+        stack: int,
+        wait: str,
+        label: Label,
+    ) -> None:
+        self.task = task
+        self.future = future
+        self.number = number
+        self.stack = stack
+        self.wait = wait
+        self.label = label
+        self.row: list[Any] | None = None
+        self.flushes = 0
+
+
 class Suspended:
     """Walks the suspended tasks of a loop; a task that still waits on the same is not walked."""
 
     def __init__(self, stacks: StackTable, spans: SpanReader) -> None:
         self._stacks = stacks
         self._spans = spans
-        self._seen: dict[int, tuple[Any, Any, int, str, Label]] = {}
+        self._seen: dict[int, _Seen] = {}
         self._numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._next_number = 1
         self._codes: dict[int, tuple[str, CodeType]] = {}
@@ -149,45 +178,59 @@ class Suspended:
 
     def number(self, task: Any) -> int:
         """A number for a task, unique in the process."""
-        try:
-            return self._numbers[task]
-        except KeyError:
+        known = self._seen.get(id(task))
+        if known is not None and known.task() is task:
+            return known.number
+        number = self._numbers.get(task)
+        if number is None:
             number = self._numbers[task] = self._next_number
             self._next_number += 1
-            return number
+        return number
 
-    def walk(self, tasks: Iterable[Any]) -> list[tuple[int, int, str, Label, bool]]:
-        """(task, stack id, wait, label, seen before) of each task that is suspended."""
-        rows: list[tuple[int, int, str, Label, bool]] = []
-        seen: dict[int, tuple[Any, Any, int, str, Label]] = {}
+    def walk(self, tasks: Iterable[Any], elapsed: int, fresh: int, flushes: int, keep: Keep) -> int:
+        """Give each suspended task's sample to `keep`; returns how many rows were prolonged.
+
+        A sample weighs `elapsed` ns, that of a task not seen before `fresh`. A task that goes on
+        waiting has its last row prolonged here, unless that was stored since: `flushes` counts.
+        """
+        last, seen = self._seen, {}
+        now = time.time_ns()
+        prolonged = 0
         for task in tasks:
-            if task.done():
-                continue
+            known = last.get(id(task))
+            before = known is not None and known.task() is task
             future = getattr(task, "_fut_waiter", None)
-            known = self._seen.get(id(task))
-            before = known is not None and known[0]() is task
-            if before and known is not None and future is not None and known[1]() is future:
-                stack, wait, label = known[2:]
-                if future.done():
-                    wait = ""  # woken: it waits for its turn on the loop
+            if known is not None and before and future is not None and known.future() is future:
+                seen[id(task)] = known
+                if future.done():  # woken: it waits for its turn on the loop
+                    keep(elapsed, known.stack, known.number, "", known.label)
+                    continue
+                row = known.row
+                if row is not None and known.flushes == flushes:
+                    row[0] = now
+                    row[1] += elapsed
+                    prolonged += 1
+                    continue
             else:
+                if task.done():
+                    continue
                 frames, innermost = suspended_frames(task.get_coro())
                 if not frames:
                     continue
-                stack = self._stacks.of_chain(frames)
-                wait = self._wait(frames, future, innermost)
-                label = self._spans.in_context(task_context(task))
-            reference = weakref.ref(future) if future is not None else _nothing
-            seen[id(task)] = (
-                known[0] if before and known else weakref.ref(task),
-                reference,
-                stack,
-                wait,
-                label,
+                known = seen[id(task)] = _Seen(
+                    weakref.ref(task),
+                    weakref.ref(future) if future is not None else _nothing,
+                    self.number(task),
+                    self._stacks.of_chain(frames),
+                    self._wait(frames, future, innermost),
+                    self._spans.in_context(task_context(task)),
+                )
+            known.flushes = flushes
+            known.row = keep(
+                elapsed if before else fresh, known.stack, known.number, known.wait, known.label
             )
-            rows.append((self.number(task), stack, wait, label, before))
         self._seen = seen
-        return rows
+        return prolonged
 
     def forget(self) -> None:
         """Drop what was kept about tasks and stacks."""

@@ -6,6 +6,7 @@ asyncio is looked up where it is loaded and never imported: a process without it
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -40,6 +41,8 @@ class Loops:
         self.asyncio: Any = None
         self.boundary: set[int] = set()  # ids of codes: a task's stack ends above them
         self.frame = 0  # id of the frame that runs a loop written in C
+        self.running: Callable[[], Any] = _nothing  # the loop that runs in this thread, or None
+        self._current: Callable[[Any], Any] = _nothing
         self._selects: set[int] = set()
         self._run_once = 0
 
@@ -47,12 +50,17 @@ class Loops:
         """Whether asyncio is loaded; looks again as long as it is not."""
         if self.asyncio is not None:
             return True
-        module = sys.modules.get("asyncio")
+        module: Any = sys.modules.get("asyncio")
         if not hasattr(module, "SelectorEventLoop"):  # absent, or still being imported
             return False
         self.boundary = _ids(_LOOPS)
         self._selects = _ids(_SELECTS)
         self._run_once = id(function_code("asyncio.base_events", "BaseEventLoop._run_once"))
+        tasks: Any = sys.modules["asyncio.tasks"]
+        self.running = sys.modules["asyncio.events"]._get_running_loop
+        # The function of this name is written in Python before 3.12, and reads this dictionary.
+        current = getattr(tasks, "_current_tasks", {}).get
+        self._current = current if sys.version_info < (3, 12) else module.current_task
         self.asyncio = module
         return True
 
@@ -69,10 +77,7 @@ class Loops:
 
     def current_task(self, loop: Any) -> Any:
         """The task that a loop of this thread runs, or None in a plain callback."""
-        try:
-            return self.asyncio.current_task(loop)
-        except RuntimeError:
-            return None
+        return self._current(loop)
 
     def tasks(self, loop: Any) -> set[Any]:
         """The tasks of a loop that are not done."""
@@ -82,6 +87,10 @@ class Loops:
     def note_frame(self, loop: Any, frame: FrameType | None) -> None:
         """Called in a callback: a loop written in C has the callback's caller as its frame."""
         self.frame = 0 if isinstance(loop, self.asyncio.BaseEventLoop) else id(frame)
+
+
+def _nothing(*_: Any) -> None:
+    return None
 
 
 def _ids(functions: list[tuple[str, str]]) -> set[int]:

@@ -15,8 +15,6 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-_SAFETY_SECONDS = 1.0  # a lost signal is made up for
-
 Handler = Callable[[int, FrameType | None], None]
 
 
@@ -39,6 +37,7 @@ class Timer:
         self._on_exec = on_exec
         self._on_fork = on_fork
         self.armed = False
+        self._period = 0.01
         self._owned = False
         self._forking = 0
         self._undo: list[Callable[[], None]] = []
@@ -61,11 +60,12 @@ class Timer:
         _watch(self)
         return ""
 
-    def arm(self, seconds: float) -> None:
-        """Ask for one signal after so many seconds."""
+    def arm(self, period: float, first: float = 0.0) -> None:
+        """Ask for a signal every `period` seconds, the first after `first` seconds if given."""
         if self._owned:
             self.armed = True
-            self._setitimer(signal.ITIMER_REAL, max(seconds, 1e-4), _SAFETY_SECONDS)
+            self._period = period
+            self._setitimer(signal.ITIMER_REAL, first or period, period)
 
     def disarm(self) -> None:
         if self.armed:
@@ -184,7 +184,7 @@ def _rearming(execute: Any) -> Any:
             return execute(*args, **kwargs)
         finally:
             if _timer is not None:
-                _timer.arm(0.01)
+                _timer.arm(_timer._period)
 
     return observed
 

@@ -15,7 +15,7 @@ from .awaiting import Suspended
 from .blocking import Blocking
 from .budget import Budget
 from .clocks import thread_cpu_ns
-from .loops import Loops, running_loop
+from .loops import Loops
 from .ownership import Timer
 from .pauses import Pauses, Point
 from .spans import UNKNOWN, Label, SpanReader
@@ -23,9 +23,11 @@ from .spool import Spool
 from .stacks import StackTable
 from .workers import Workers, current_frames
 
-FLUSH_SECONDS = 0.25
+FLUSH_SECONDS = 0.45
 ADAPT_SECONDS = 1.0
 LAG_SECONDS = 0.005  # shorter lags are told as the longest of a flush
+CHEAP_NS = 150_000  # wall time below which a handler's cost is not worth asking a CPU clock
+LOOKS = 20  # ticks in which modules that were begun to be imported should be complete
 MAX_ROWS = 20_000  # kept in memory when the disk does not take them
 
 COLUMNS = (
@@ -77,14 +79,15 @@ class Sampler:
         self._points: list[Point] = []
         self._ticks = 0
         self._samples = 0
-        self._missed = 0.0
+        self._coalesced = 0.0  # missed in a call of C code or a wait: the next carries the time
+        self._starved = 0.0  # missed while the thread neither used a CPU nor waited
         self._lost = 0
         self._torn = 0
         self._unsampled: set[int] = set()
         now = time.monotonic_ns()
         self._started = self._last_tick = self._last_round = now
-        self._last_walk = self._last_flush = self._last_adapt = now
-        self._due = self._next_round = now
+        self._last_walk = self._last_adapt = now
+        self._next_round = self._next_flush = now
         self._last_cpu = time.thread_time_ns()
         self._last_place = (0, 0)
         self._threads: dict[int, tuple[int, int, int]] = {}  # CPU time and place, at last look
@@ -93,7 +96,10 @@ class Sampler:
         self._asked_walk = 0  # when a walk of the tasks was asked for; 0: none is pending
         self._loop: Any = None
         self._longest_lag = 0.0
-        self._modules = 0
+        self._flushes = 1
+        self._period = self._budget.tick_period
+        self._modules = self._modules_seen = 0
+        self._looks = 0
         self._complete = False
 
     def start(self) -> bool:
@@ -111,7 +117,7 @@ class Sampler:
             self._pauses.start()
             self.running = True
             atexit.register(self.stop)
-            self._last_tick = self._due = time.monotonic_ns()
+            self._last_tick = time.monotonic_ns()
             self._last_cpu = time.thread_time_ns()
             self._timer.arm(self._budget.tick_period)
         except Exception as error:  # noqa: BLE001  # the application goes on without us
@@ -166,64 +172,73 @@ class Sampler:
         if not self.running or frame is None:
             return
         if self._busy:  # it came while the tasks are walked: once more, soon
-            self._timer.arm(0.001)
+            self._timer.arm(self._period, 0.001)
             return
         self._busy = True
-        cpu = time.thread_time_ns()
         now = time.monotonic_ns()
+        cpu = time.thread_time_ns()
         try:
             if not self._complete:
-                self._look_around()
+                self._look_soon()
             self._observe_main(frame, now, cpu)
-            self._last_cpu = time.thread_time_ns()
-            self._budget.spend_tick((self._last_cpu - cpu) / 1e9)
+            # Wall time is never less than CPU time, and is asked for free.
+            spent = time.monotonic_ns() - now
+            if spent > CHEAP_NS:
+                spent = time.thread_time_ns() - cpu
+            self._last_cpu = cpu + spent
+            self._budget.spend_tick(spent / 1e9)
             if now >= self._next_round:
                 self._round(now)
-                cpu, self._last_cpu = self._last_cpu, time.thread_time_ns()
-                self._budget.spend_round((self._last_cpu - cpu) / 1e9)
+            if now >= self._next_flush:
+                self._keep_up(now)
         except Exception as error:
             if _is_foreign(error):
                 raise
             self._fail(error)
         finally:
             self._busy = False
-            if self.running:
-                self._arm(now)
-
-    def _arm(self, now: int) -> None:
-        """The next tick, on the grid of the period."""
-        period = int(self._budget.tick_period * 1e9)
-        late = now - self._due
-        if late >= period:
-            self._missed += late // period
-            self._due += late // period * period
-        self._due += period
-        self._timer.arm((self._due - time.monotonic_ns()) / 1e9)
 
     def _observe_main(self, frame: FrameType, now: int, cpu: int) -> None:
         elapsed = now - self._last_tick
         used = cpu - self._last_cpu
         self._last_tick = now
         self._ticks += 1
-        place, self._last_place = self._last_place, (id(frame), frame.f_lasti)
-        loop = running_loop() if self._loops.asyncio is not None else None
+        loops = self._loops
+        loop = loops.running()
         if loop is not self._loop:
-            self._loop, self._loops.frame, self._asked_walk = loop, 0, 0
-        if loop is not None and used * 2 < elapsed and self._loops.is_idle(frame):
+            self._loop, loops.frame, self._asked_walk = loop, 0, 0
+        late = elapsed * 2 > self._period * 3e9
+        if loop is not None and used * 2 < elapsed and loops.is_idle(frame):
+            if late:
+                self._lose(elapsed, used, waited=False)
             return  # the loop has nothing to do
+        place, self._last_place = self._last_place, (id(frame), frame.f_lasti)
         state, wait = self._state(frame, used, elapsed, place == self._last_place)
+        if late:
+            self._lose(elapsed, used, state == "waiting")
         if wait == "gil":
             self._points.append([time.time_ns(), "python.gil.wait", (elapsed - used) / 1e9, {}])
-        task = self._loops.current_task(loop) if loop is not None else None
+        task = loops.current_task(loop) if loop is not None else None
         self._add(
             elapsed,
-            self._stacks.of_frame(frame, self._loops.boundary, self._loops.frame),
+            self._stacks.of_frame(frame, loops.boundary, loops.frame),
             self._main,
             self._suspended.number(task) if task is not None else 0,
             state,
             wait,
             self._spans.current(),
         )
+
+    def _lose(self, elapsed: int, used: int, waited: bool) -> None:
+        """Ticks did not come: signals coalesce while C code runs or waits, or no CPU was free.
+
+        In Python code that has the CPU a signal is served at once; so what the thread did not use
+        of the time, and was not seen to wait in, the host did not give it.
+        """
+        lost = elapsed / 1e9 / self._period - 1
+        ran = 1.0 if waited else min(used / elapsed, 1.0)
+        self._coalesced += lost * ran
+        self._starved += lost * (1 - ran)
 
     def _state(self, frame: FrameType, used: int, elapsed: int, stayed: bool) -> tuple[str, str]:
         """Whether a thread runs or waits, and on what.
@@ -242,7 +257,7 @@ class Sampler:
             return "waiting", called
         if used * 4 >= elapsed:
             return "running", ""
-        late = elapsed > 2.5e9 * self._budget.tick_period
+        late = elapsed > 2.5e9 * self._period
         if late:
             wait = self._blocking.entered(frame)
             if wait:
@@ -254,10 +269,10 @@ class Sampler:
 
     def _add(
         self, weight: int, stack: int, thread: int, task: int, state: str, wait: str, label: Label
-    ) -> None:
-        """Keep a sample; one that goes on waiting as before makes its row longer instead."""
+    ) -> list[Any] | None:
+        """Keep a sample and return its row; one that waits on makes its row longer instead."""
         if not stack:
-            return
+            return None
         self._samples += 1
         if state != "running":
             key = (thread, task, stack, wait, label)
@@ -265,18 +280,20 @@ class Sampler:
             if row is not None:
                 row[0] = time.time_ns()
                 row[1] += weight
-                return
+                return row
         if len(self._rows) >= MAX_ROWS:
             self._lost += 1
-            return
-        row = [time.time_ns(), weight, stack, thread, task, state, wait, label[0], label[1]]
+            return None
+        row = [time.time_ns(), weight, stack, thread, task, state, wait, *label]
         self._rows.append(row)
         if state != "running":
             self._open_rows[key] = row
+        return row
 
     # The second rate: worker threads here, suspended tasks in a callback inside the loop.
 
     def _round(self, now: int) -> None:
+        cpu = time.thread_time_ns()
         if len(threading._active) > 1:  # type: ignore[attr-defined]
             self._observe_threads(now)
         else:
@@ -288,11 +305,25 @@ class Sampler:
                 self._loop.call_soon_threadsafe(self._walk, self._loop)
             except RuntimeError:  # it is closing
                 self._asked_walk = 0
-        if now - self._last_flush >= FLUSH_SECONDS * 1e9:
+        self._last_cpu = time.thread_time_ns()
+        period = self._budget.spend_round((self._last_cpu - cpu) / 1e9, begins=True)
+        self._next_round = now + int(period * 1e9)
+
+    def _keep_up(self, now: int) -> None:
+        """What is due twice a second: new modules, the spool, the period of ticks."""
+        cpu = time.thread_time_ns()
+        if not self._complete or len(sys.modules) != self._modules:
+            self._look_around()
             if len(sys.modules) != self._modules:
                 self._learn_modules()
-            self._flush()
-        self._next_round = now + int(min(self._budget.round_period, FLUSH_SECONDS) * 1e9)
+        learnt = time.thread_time_ns()
+        self._budget.spend_setup((learnt - cpu) / 1e9)
+        self._flush()
+        self._last_cpu = time.thread_time_ns()
+        self._budget.spend_tick((self._last_cpu - learnt) / 1e9)
+        if self._budget.tick_period != self._period:
+            self._period = self._budget.tick_period
+            self._timer.arm(self._period)
 
     def _observe_threads(self, now: int) -> None:
         elapsed = now - self._last_round
@@ -347,19 +378,35 @@ class Sampler:
             if lag >= LAG_SECONDS:
                 self._points.append([time.time_ns(), "python.event_loop.lag", lag, {}])
             self._loops.note_frame(loop, sys._getframe().f_back)
-            elapsed = now - self._last_walk
-            self._last_walk = now
+            elapsed, self._last_walk = now - self._last_walk, now
             fresh = min(elapsed, int(self._budget.round_period * 1e9))
-            for task, stack, wait, label, before in self._suspended.walk(self._loops.tasks(loop)):
-                weight = elapsed if before else fresh
-                self._add(weight, stack, self._main, task, "awaiting", wait, label)
+            self._samples += self._suspended.walk(
+                self._loops.tasks(loop), elapsed, fresh, self._flushes, self._keep_task
+            )
         except Exception as error:
             if _is_foreign(error):
                 raise
             self._fail(error)
         finally:
             self._busy = False
-            self._budget.spend_round((time.thread_time_ns() - began) / 1e9)
+            spent = (time.thread_time_ns() - began) / 1e9
+            period = self._budget.spend_round(spent)
+            self._next_round = max(self._next_round, self._last_round + int(period * 1e9))
+
+    def _keep_task(
+        self, weight: int, stack: int, task: int, wait: str, label: Label
+    ) -> list[Any] | None:
+        return self._add(weight, stack, self._main, task, "awaiting", wait, label)
+
+    def _look_soon(self) -> None:
+        """Look around while modules are being loaded, and a little longer: they are not ready."""
+        modules = len(sys.modules)
+        if modules != self._modules_seen:
+            self._modules_seen = modules
+            self._looks = LOOKS
+        if self._looks:
+            self._looks -= 1
+            self._look_around()
 
     def _look_around(self) -> None:
         """Until asyncio, OpenTelemetry and anyio are loaded: are they now?"""
@@ -380,7 +427,7 @@ class Sampler:
 
     def _flush(self, final: bool = False) -> None:
         now = time.monotonic_ns()
-        self._last_flush = now
+        self._next_flush = now + int(FLUSH_SECONDS * 1e9)
         if self._longest_lag:
             if self._longest_lag < LAG_SECONDS:
                 self._points.append(
@@ -409,24 +456,31 @@ class Sampler:
             self._stacks.new_stacks = []
             self._rows = []
             self._open_rows.clear()
+            self._flushes += 1
             self._points = []
         if final:
             self._spool.close()
             self._spool = None
 
     def _stats(self, now: int) -> dict[str, Any]:
-        seconds = max((now - self._started) / 1e9, 1e-9)
+        seconds = max((self._last_tick - self._started) / 1e9, 1e-9)
+        due = max(seconds * self._hz, self._ticks)
+        excused = min(self._coalesced + self._starved, due - self._ticks)
         return {
             "type": "stats",
             "time": time.time_ns(),
             "asked_hz": self._hz,
-            "effective_hz": round(self._ticks / seconds, 3),
+            "effective_hz": round(self._hz * self._ticks / max(due - excused, 1.0), 3),
+            "delivered_hz": round(self._ticks / seconds, 3),
             "round_hz": round(1 / self._budget.round_period, 3),
             "samples": self._samples,
-            "missed": int(self._missed),
+            "missed": max(round(due - self._ticks), 0),
+            "coalesced": round(self._coalesced),
+            "starved": round(self._starved),
             "lost": self._lost,
             "torn": self._torn,
             "cost_seconds": round(self._budget.total, 6),
+            "setup_seconds": round(self._budget.setup, 6),
             "cpu_seconds": round(time.process_time(), 6),
             "elapsed_seconds": round(seconds, 6),
             "unsampled_threads": len(self._unsampled),

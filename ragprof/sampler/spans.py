@@ -14,6 +14,7 @@ Label = tuple[str, str]
 """(trace id, span id), 32 and 16 hex digits; two empty strings when unknown."""
 
 UNKNOWN: Label = ("", "")
+_MAX_LABELS = 2_000
 
 
 class SpanReader:
@@ -23,6 +24,7 @@ class SpanReader:
         self.variable: contextvars.ContextVar[Any] | None = None
         self.runtime: Any = None  # OpenTelemetry's runtime context, once it is loaded
         self._key = ""
+        self._labels: dict[int, tuple[int, Label]] = {}  # by span id: the trace id, and the label
 
     def ready(self) -> bool:
         """Whether OpenTelemetry is loaded; looks again as long as it is not."""
@@ -56,6 +58,14 @@ class SpanReader:
         if span is None:
             return UNKNOWN
         ids = span.get_span_context()
-        if not ids.trace_id or not ids.span_id:
+        trace_id, span_id = ids.trace_id, ids.span_id
+        known = self._labels.get(span_id)
+        if known is not None and known[0] == trace_id:
+            return known[1]
+        if not trace_id or not span_id:
             return UNKNOWN
-        return f"{ids.trace_id:032x}", f"{ids.span_id:016x}"
+        label = f"{trace_id:032x}", f"{span_id:016x}"
+        if len(self._labels) >= _MAX_LABELS:
+            self._labels.clear()
+        self._labels[span_id] = (trace_id, label)
+        return label

@@ -18,20 +18,20 @@ class Spool:
         self.path = os.path.join(folder, f"{pid}-{start_ns}.jsonl")
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._file = os.open(self.path, flags, 0o600)
-        self._identity = self._stat()
+        self._identity = self._stat()[:2]
 
-    def _stat(self) -> tuple[int, int]:
+    def _stat(self) -> tuple[int, int, int]:
         found = os.fstat(self._file)
-        return found.st_dev, found.st_ino
+        return found.st_dev, found.st_ino, found.st_size
 
     def write(self, lines: list[dict[str, Any]]) -> bool:
         """Append the lines; False when the disk did not take them, and then none is left."""
         data = "".join(_encode(line) + "\n" for line in lines).encode()
         try:
             # A daemon closes all descriptors, and then the number is somebody else's file.
-            if self._stat() != self._identity:
+            *identity, before = self._stat()
+            if tuple(identity) != self._identity:
                 return False
-            before = os.fstat(self._file).st_size
             written = os.write(self._file, data)
         except OSError:
             return False
@@ -43,5 +43,5 @@ class Spool:
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            if self._stat() == self._identity:
+            if self._stat()[:2] == self._identity:
                 os.close(self._file)

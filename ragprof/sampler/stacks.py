@@ -37,7 +37,6 @@ class StackTable:
         self._by_line: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
         self._frame_count = 0
         self._stack_count = 0
-        self._own: set[int] = set()
 
     def of_frame(self, frame: FrameType | None, stop: set[int], stop_frame: int = 0) -> int:
         """Stack id of a frame and its callers.
@@ -45,22 +44,30 @@ class StackTable:
         The walk ends below a frame whose code's id is in `stop` and at the frame with the id
         `stop_frame`: what runs an event loop is no part of a task's stack.
         """
-        frames: list[FrameType] = []
+        innermost = frame
         key: list[int] = []
-        while frame is not None and len(frames) < MAX_DEPTH:
+        depth = 0
+        while frame is not None and depth < MAX_DEPTH:
             code_id = id(frame.f_code)
             if code_id in stop or id(frame) == stop_frame:
                 break
-            if code_id not in self._own:
-                frames.append(frame)
-                key.append(code_id)
-                key.append(frame.f_lasti)
+            key += (code_id, frame.f_lasti)
+            depth += 1
             frame = frame.f_back
-        known = self._by_location.get(tuple(key))
+        location = tuple(key)
+        known = self._by_location.get(location)
         if known is not None:
             return known
+        frames: list[FrameType] = []
+        frame = innermost
+        while frame is not None and len(frames) < depth:
+            frames.append(frame)
+            frame = frame.f_back
         frames.reverse()
-        return self._number(tuple(key), frames)
+        lines = tuple(frame.f_lineno or 0 for frame in frames)
+        if tuple(n for f in reversed(frames) for n in (id(f.f_code), f.f_lasti)) != location:
+            return 0  # another thread, which has gone on between the two looks
+        return self._number(location, frames, lines)
 
     def of_chain(self, frames: list[FrameType]) -> int:
         """Stack id of suspended frames, the outermost first."""
@@ -69,21 +76,24 @@ class StackTable:
             key.append(id(frame.f_code))
             key.append(frame.f_lasti)
         key.append(-1)
-        known = self._by_location.get(tuple(key))
-        return self._number(tuple(key), frames) if known is None else known
+        location = tuple(key)
+        known = self._by_location.get(location)
+        if known is not None:
+            return known
+        return self._number(location, frames, tuple(frame.f_lineno or 0 for frame in frames))
 
     def forget(self) -> None:
         """Start afresh: another process writes another spool file."""
         self.__init__()  # type: ignore[misc]
 
-    def _number(self, key: tuple[int, ...], frames: list[FrameType]) -> int:
+    def _number(self, key: tuple[int, ...], frames: list[FrameType], at: tuple[int, ...]) -> int:
         ids: list[int] = []
         lines: list[int] = []
-        for frame in frames:
+        for frame, line in zip(frames, at, strict=True):
             number = self._frame_id(frame)
             if number:
                 ids.append(number)
-                lines.append(frame.f_lineno or 0)
+                lines.append(line)
         content = (tuple(ids), tuple(lines))
         stack = self._by_line.get(content)
         if stack is None:
@@ -106,7 +116,6 @@ class StackTable:
         file = code.co_filename
         if os.path.dirname(file) == _HERE:
             self._frames[id(code)] = (0, code)
-            self._own.add(id(code))
             return 0
         self._frame_count += 1
         module = frame.f_globals.get("__name__")
