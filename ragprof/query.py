@@ -62,18 +62,18 @@ _READING = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:
     """A table as a frame: text as text, maps as dicts, times as UTC nanoseconds."""
-    columns: dict[str, Any] = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
+    columns: list[Any] = []  # a query may give two columns one name
+    for column in table.columns:
         type_ = column.type
         if pa.types.is_dictionary(type_):
             column = column.cast(type_.value_type)
         elif pa.types.is_timestamp(type_) and type_.tz is not None:
             column = column.cast(pa.timestamp("ns", tz="UTC"))
         if pa.types.is_map(type_):
-            pairs = column.to_pylist()
-            columns[name] = pd.Series([None if p is None else dict(p) for p in pairs], dtype=object)
+            maps = [None if pairs is None else dict(pairs) for pairs in column.to_pylist()]
+            columns.append(pd.Series(maps, dtype=object))
         else:
-            columns[name] = column.to_pandas()
-    frame = pd.DataFrame(dict(enumerate(columns.values())))
-    frame.columns = pd.Index(list(columns))
+            columns.append(column.to_pandas())
+    frame = pd.DataFrame(dict(enumerate(columns)))
+    frame.columns = pd.Index(table.column_names)
     return frame
