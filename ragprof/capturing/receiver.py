@@ -20,6 +20,7 @@ import uvicorn
 from google.rpc.status_pb2 import Status
 
 from ragprof.capturing.intake import MAX_BODY, Intake, TooLarge, Unavailable, inflate, response
+from ragprof.capturing.marks import MARK_PATH
 from ragprof.errors import RagprofError
 from ragprof.journal import Journal
 from ragprof.sources.otlp import BadPayload
@@ -27,7 +28,6 @@ from ragprof.sources.otlp import BadPayload
 HOST = "127.0.0.1"
 DEFAULT_PORT = 4318  # where code with a hard-coded endpoint sends
 SIGNALS = {"/v1/traces": "traces", "/v1/logs": "logs", "/v1/metrics": "metrics"}
-MARK_PATH = "/ragprof/mark"
 MAX_DRAIN = 1 << 30  # bytes read and thrown away so that a client can read our 413
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 

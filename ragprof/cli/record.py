@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ragprof.capturing.child import Child
 
 NOT_FOUND = 127  # as shells answer
+ROWS = ("spans", "logs", "metrics", "samples", "changes")  # tables of the summary
 PASSED_ON = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTTIN", "SIGTTOU")
 
 
@@ -82,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
         code, problem = code or 1, str(error)
     taken, refused = recorder.taken(), recorder.refused()
     if args.json:
-        summary = {"recording": str(out), "exit_code": code, "rows": taken, "refused": refused}
+        rows = {name: taken.get(name, 0) for name in ROWS}
+        summary = {"recording": str(out), "exit_code": code, "rows": rows, "refused": refused}
         print(json.dumps(summary | ({"problem": problem} if problem else {})))
     else:
         _tell(out, args, taken, refused, code)
@@ -186,8 +188,7 @@ def _watch(pid: int, duration: float | None, state: _State) -> None:
 def _tell(
     out: Path, args: argparse.Namespace, taken: dict[str, int], refused: int, code: int
 ) -> None:
-    names = ("spans", "logs", "metrics", "samples", "changes")
-    rows = ", ".join(f"{taken.get(name, 0):,} {name}" for name in names)
+    rows = ", ".join(f"{taken.get(name, 0):,} {name}" for name in ROWS)
     print(f"{out}: {rows}, {refused:,} refused", file=sys.stderr)
     if args.command and code != NOT_FOUND and not taken.get("spans"):
         print(
