@@ -111,7 +111,7 @@ def test_a_command_that_does_not_exist(start: Start) -> None:
     status, _, err = (run := start("--", "no-such-command", "x")).finish()
     assert status == 127
     assert "'no-such-command' does not exist" in err
-    assert run.recording().table("spans").num_rows == 0
+    assert not run.path.exists()
 
 
 def test_a_file_that_is_not_executable(start: Start, tmp_path: Path) -> None:
@@ -119,6 +119,17 @@ def test_a_file_that_is_not_executable(start: Start, tmp_path: Path) -> None:
     status, _, err = (run := start("--", "./data.txt")).finish()
     assert status == 1
     assert "executable" in err
+    assert not run.path.exists()
+
+
+def test_a_script_that_cannot_be_started(start: Start, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    status, _, err = (run := start("--no-stacks", "--", "./script")).finish()
+    assert status == 127
+    assert "does not exist" in err
+    assert "exit code" not in err
     assert run.recording().table("spans").num_rows == 0
 
 
@@ -298,9 +309,10 @@ def test_a_process_that_runs_already(start: Start) -> None:
 
 
 def test_a_process_that_does_not_exist(start: Start) -> None:
-    status, _, err = start("--pid", "999999999").finish()
+    status, _, err = (run := start("--pid", "999999999")).finish()
     assert status == 1
     assert "No process" in err
+    assert not run.path.exists()
 
 
 def test_a_child_that_refuses_the_sampler_is_sampled_from_outside(start: Start) -> None:

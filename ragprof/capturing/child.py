@@ -107,6 +107,11 @@ class Child:
             )
         except FileNotFoundError as error:
             missing = error.filename or self.command[0]
+            if os.path.exists(missing):
+                raise CommandNotFound(
+                    f"The interpreter in the first line of {missing!r} does not exist; install "
+                    "it or correct the line."
+                ) from None
             raise CommandNotFound(
                 f"{missing!r} does not exist; check the command after `--` and the PATH."
             ) from None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib.abc
 import json
+import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -54,6 +56,10 @@ def run(args: argparse.Namespace) -> int:
         raise RagprofError("Give either a command after `--` or a process by --pid.")
     if args.hz <= 0 or args.hz > 1000 or (args.duration is not None and args.duration <= 0):
         raise RagprofError("--hz is between 0 and 1000 and --duration above 0; correct them.")
+    missing = _missing(args)  # asked first, so that no empty recording takes the name
+    if missing:
+        print(f"ragprof record: {missing[1]}", file=sys.stderr)
+        return missing[0]
     out = args.out or Path(time.strftime("recording-%Y%m%dT%H%M%S.ragprof"))
     recorder = Recorder(
         out,
@@ -87,10 +93,26 @@ def run(args: argparse.Namespace) -> int:
         summary = {"recording": str(out), "exit_code": code, "rows": rows, "refused": refused}
         print(json.dumps(summary | ({"problem": problem} if problem else {})))
     else:
-        _tell(out, args, taken, refused, code)
+        _tell(out, recorder.children, taken, refused, code)
     if problem:
         print(f"ragprof record: {problem}", file=sys.stderr)
     return code
+
+
+def _missing(args: argparse.Namespace) -> tuple[int, str] | None:
+    """Exit code and message when there is nothing to record."""
+    from ragprof.capturing import processes
+
+    if args.pid is not None:
+        if processes.read(args.pid) is None:
+            return 1, f"No process has the id {args.pid}; look it up with `ps`."
+        return None
+    name = args.command[0]
+    if shutil.which(name) is not None:
+        return None
+    if os.sep in name and os.path.exists(name):
+        return 1, f"{name!r} cannot be started; check that it is executable."
+    return NOT_FOUND, f"{name!r} does not exist; check the command after `--` and the PATH."
 
 
 class _NoPandas(importlib.abc.MetaPathFinder):
@@ -185,16 +207,14 @@ def _watch(pid: int, duration: float | None, state: _State) -> None:
         time.sleep(0.1)
 
 
-def _tell(
-    out: Path, args: argparse.Namespace, taken: dict[str, int], refused: int, code: int
-) -> None:
+def _tell(out: Path, children: list[Child], taken: dict[str, int], refused: int, code: int) -> None:
     rows = ", ".join(f"{taken.get(name, 0):,} {name}" for name in ROWS)
     print(f"{out}: {rows}, {refused:,} refused", file=sys.stderr)
-    if args.command and code != NOT_FOUND and not taken.get("spans"):
+    if children and not taken.get("spans"):
         print(
-            f"no spans came in: {shlex.join(args.command)[:80]} is not instrumented with "
+            f"no spans came in: {shlex.join(children[0].command)[:80]} is not instrumented with "
             "OpenTelemetry, or got no request; try `opentelemetry-instrument` before it",
             file=sys.stderr,
         )
-    if code:
+    if children and code:
         print(f"the command ended with exit code {code}", file=sys.stderr)
