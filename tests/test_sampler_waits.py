@@ -208,5 +208,50 @@ run(main())
     assert len(file.of("rival")) > 3
 
 
+WAITING_FOR_THREADS = """
+import queue
+def rival(): burn(0.25)
+def joining(thread): thread.join()
+def on_event(thread):
+    over = threading.Event()
+    threading.Thread(target=lambda: (thread.join(), over.set())).start()
+    over.wait()
+def on_queue(thread):
+    q = queue.Queue()
+    threading.Thread(target=lambda: (thread.join(), q.put(1))).start()
+    q.get()
+for function in (joining, on_event, on_queue):
+    thread = threading.Thread(target=rival)
+    thread.start()
+    function(thread)
+def outliving(): burn(0.25)
+threading.Thread(target=outliving).start()
+"""
+
+
+def test_ticks_come_while_the_main_thread_waits_for_a_lock(tmp_path: Path) -> None:
+    file = sampled(tmp_path, WAITING_FOR_THREADS)
+    for function, wait in [("joining", "lock"), ("on_event", "lock"), ("on_queue", "queue")]:
+        assert file.seconds(function, "waiting", wait) > 0.1, function
+    assert file.seconds("rival", "running") > 0.4
+    assert len(file.of("rival")) > 6
+    assert len(file.of("outliving")) > 2  # after the end of the main program
+
+
+def test_system_calls_of_others_are_restarted_again(tmp_path: Path) -> None:
+    source = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+thread = threading.Thread(target=burn, args=(0.1,))
+thread.start()
+thread.join()
+r, w = os.pipe()
+threading.Timer(0.3, os.write, (w, b"x")).start()
+buffer = ctypes.create_string_buffer(1)
+assert libc.read(r, buffer, 1) == 1, ctypes.get_errno()   # EINTR would be -1
+"""
+    assert sampled(tmp_path, source).stats["disabled"] == ""
+
+
 def _share(file: SpoolFile, function: str, state: str) -> float:
     return file.seconds(function, state) / file.seconds(function)

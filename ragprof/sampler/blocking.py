@@ -15,7 +15,7 @@ import select
 import sys
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
@@ -157,6 +157,11 @@ class Blocking:
             "io",
         )
 
+    def skip(self, codes: Iterable[CodeType]) -> None:
+        """Codes of wrappers around primitives: they wait on nothing themselves."""
+        for code in codes:
+            self._add(self.python, code, "")
+
     def _add(self, table: dict[int, str], found: Any, wait: str) -> None:
         if found is not None and id(found) not in table:
             table[id(found)] = wait
@@ -169,7 +174,7 @@ class Blocking:
             found = self.python.get(id(frame.f_code))
             if found is None:
                 return wait
-            wait = found
+            wait = found or wait
             frame = frame.f_back
         return wait
 

@@ -15,6 +15,7 @@ from .awaiting import Suspended
 from .blocking import Blocking
 from .budget import Budget
 from .clocks import thread_cpu_ns
+from .lockwaits import LockWaits
 from .loops import Loops
 from .ownership import Timer
 from .pauses import Pauses, Point
@@ -62,6 +63,7 @@ class Sampler:
         self._blocking = Blocking()
         self._suspended = Suspended(self._stacks, self._spans)
         self._workers = Workers(self._spans)
+        self._lockwaits = LockWaits()
         self._pauses = Pauses()
         self.running = False
         self.disabled = ""
@@ -115,6 +117,8 @@ class Sampler:
             self._look_around()
             self._learn_modules()
             self._pauses.start()
+            self._lockwaits.wrap()
+            self._blocking.skip(self._lockwaits.codes)
             self.running = True
             atexit.register(self.stop)
             self._last_tick = time.monotonic_ns()
@@ -134,6 +138,7 @@ class Sampler:
     def _end(self, reason: str) -> None:
         self.running = False
         self.disabled = self.disabled or reason
+        self._lockwaits.unwrap()
         self._timer.release()
         self._pauses.stop()
         self._workers.unwrap()
