@@ -38,11 +38,11 @@ def free_port() -> int:
 
 
 def get(port: int, path: str) -> dict[str, int]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as reply:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as reply:
         return json.loads(reply.read())
 
 
-def wait_until_up(port: int, seconds: float = 60) -> None:
+def wait_until_up(port: int, seconds: float = 150) -> None:
     until = time.monotonic() + seconds
     while True:
         try:

@@ -52,7 +52,7 @@ class Run:
 
     def finish(self) -> tuple[int, str, str]:
         """Exit code, stdout, stderr."""
-        out, err = self.process.communicate(timeout=60)
+        out, err = self.process.communicate(timeout=120)
         return self.process.returncode, self.seen + out, err
 
     def recording(self) -> recording.Recording:
