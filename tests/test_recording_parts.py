@@ -41,7 +41,7 @@ def without_unused(recording: ragprof.Recording) -> ragprof.Recording:
     return recording.slice()
 
 
-@settings(max_examples=12, deadline=None, phases=QUICK)
+@settings(max_examples=8, deadline=None, phases=QUICK)
 @given(tables=recordings, cuts=st.lists(st.integers(T0 - 1, T0 + 52), min_size=1, max_size=2))
 def test_slices_by_time_partition_and_merge_back(
     tables: dict[str, list[dict[str, Any]]], cuts: list[int]
@@ -62,7 +62,7 @@ def test_slices_by_time_partition_and_merge_back(
         assert merged.window == whole.window
 
 
-@settings(max_examples=12, deadline=None, phases=QUICK)
+@settings(max_examples=8, deadline=None, phases=QUICK)
 @given(tables=recordings)
 def test_slices_by_service_partition_and_merge_back(
     tables: dict[str, list[dict[str, Any]]],
@@ -80,7 +80,7 @@ def test_slices_by_service_partition_and_merge_back(
             assert as_set(rows(merged, name)) == as_set(rows(expected, name))
 
 
-@settings(max_examples=12, deadline=None, phases=QUICK)
+@settings(max_examples=8, deadline=None, phases=QUICK)
 @given(tables=recordings, chosen=st.sets(st.sampled_from(TRACES), min_size=1))
 def test_a_slice_by_trace(tables: dict[str, list[dict[str, Any]]], chosen: set[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
