@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 ROUND_SECONDS = 0.05  # suspended tasks and worker threads, when the budget allows
-SLOWEST_ROUND = 5.0
+SLOWEST_ROUND = 2.0
 SLOWEST_TICK = 0.2
-TICKS = 0.9  # the share of the budget that ticks may take when the rounds need theirs
+TICKS = 0.85  # the share of the budget that ticks may take when the rounds need theirs
 SETTLED_SECONDS = 2.0  # imports make every stack a new one: no reason to tick less later
 
 

@@ -57,7 +57,7 @@ class LockWaits:
                 if waits._on:
                     interrupt(False)
 
-        self.codes.append(observed.__code__)
+        self.codes.append(observed.__code__)  # type: ignore[attr-defined]
         setattr(owner, name, observed)
         self._undo.append(functools.partial(_restore, owner, name, observed, original))
 

@@ -93,7 +93,7 @@ class Sampler:
         self._last_cpu = time.thread_time_ns()
         self._last_place = (0, 0)
         self._threads: dict[int, tuple[int, int, int]] = {}  # CPU time and place, at last look
-        self._last_process_cpu = time.process_time_ns()
+        self._last_process_cpu = self._tick_cpu = time.process_time_ns()
         self._contended = False  # other threads used up the time since the last round
         self._asked_walk = 0  # when a walk of the tasks was asked for; 0: none is pending
         self._loop: Any = None
@@ -213,14 +213,18 @@ class Sampler:
         if loop is not self._loop:
             self._loop, loops.frame, self._asked_walk = loop, 0, 0
         late = elapsed * 2 > self._period * 3e9
+        ran = used
+        if len(threading._active) > 1:  # type: ignore[attr-defined]
+            process, self._tick_cpu = self._tick_cpu, time.process_time_ns()
+            ran = self._tick_cpu - process
         if loop is not None and used * 2 < elapsed and loops.is_idle(frame):
             if late:
-                self._lose(elapsed, used, waited=False)
+                self._lose(elapsed, ran, waited=False)
             return  # the loop has nothing to do
         place, self._last_place = self._last_place, (id(frame), frame.f_lasti)
         state, wait = self._state(frame, used, elapsed, place == self._last_place)
         if late:
-            self._lose(elapsed, used, state == "waiting")
+            self._lose(elapsed, ran, state == "waiting")
         if wait == "gil":
             self._points.append([time.time_ns(), "python.gil.wait", (elapsed - used) / 1e9, {}])
         task = loops.current_task(loop) if loop is not None else None
@@ -234,16 +238,18 @@ class Sampler:
             self._spans.current(),
         )
 
-    def _lose(self, elapsed: int, used: int, waited: bool) -> None:
-        """Ticks did not come: signals coalesce while C code runs or waits, or no CPU was free.
+    def _lose(self, elapsed: int, ran: int, waited: bool) -> None:
+        """Ticks did not come: their signals coalesced, or no CPU was free.
 
-        In Python code that has the CPU a signal is served at once; so what the thread did not use
-        of the time, and was not seen to wait in, the host did not give it.
+        Python code that has the CPU serves a signal at once. Signals coalesce while the thread is
+        in C code, waits, or waits for the interpreter that other threads have: then the process
+        used the CPU (`ran` ns). The time that it did not use, nor was seen to wait in, is the
+        host's.
         """
         lost = elapsed / 1e9 / self._period - 1
-        ran = 1.0 if waited else min(used / elapsed, 1.0)
-        self._coalesced += lost * ran
-        self._starved += lost * (1 - ran)
+        share = 1.0 if waited else min(ran / elapsed, 1.0)
+        self._coalesced += lost * share
+        self._starved += lost * (1 - share)
 
     def _state(self, frame: FrameType, used: int, elapsed: int, stayed: bool) -> tuple[str, str]:
         """Whether a thread runs or waits, and on what.
