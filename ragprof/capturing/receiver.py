@@ -171,11 +171,18 @@ class Receiver:
             size = int(claimed) if claimed.isdigit() else MAX_BODY // 4
             self._intake.reserve(size)
             reserved = size
-            # Asked before the rest is read: a client that gives up or ends takes its socket along.
-            process = await asyncio.to_thread(self._sender, scope)
+            loop = asyncio.get_running_loop()
+            # Asked while the rest is read: a client that gives up or ends takes its socket along.
+            sender = loop.run_in_executor(None, self._sender, scope)
             raw = await self._read(receive, MAX_BODY if not claimed else size)
-            return await asyncio.get_running_loop().run_in_executor(
-                self._decoder, self._export, signal, raw, encoding, media_type == JSON, process
+            return await loop.run_in_executor(
+                self._decoder,
+                self._export,
+                signal,
+                raw,
+                encoding,
+                media_type == JSON,
+                await sender,
             )
         except TooLarge as error:
             if not reserved:
