@@ -188,7 +188,7 @@ def _park(rows: pa.Table, path: Path) -> Path:
 
 def _merge_runs(runs: list[Path], table: str) -> Iterator[pa.Table]:
     column = SORT_COLUMN[table]
-    readers = [pa.ipc.open_file(pa.memory_map(str(run))) for run in runs]
+    readers = [pa.ipc.open_file(pa.OSFile(str(run))) for run in runs]
     following = [0] * len(runs)
     loaded: list[pa.Table | None] = [None] * len(runs)
     while True:
