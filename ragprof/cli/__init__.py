@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from types import ModuleType
 
@@ -42,7 +43,14 @@ def main(argv: list[str] | None = None) -> int:
             sub.set_defaults(run=module.run)
     args = parser.parse_args(argv)
     try:
-        return int(args.run(args))
+        code = int(args.run(args))
+        sys.stdout.flush()  # a reader that left shows here, not while Python ends
+        return code
+    except BrokenPipeError:
+        # Whoever read the output has left (`| head -1`): the interpreter must not flush it again.
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return 128 + 13  # as a shell tells of SIGPIPE
     except KeyboardInterrupt:
         return 130
     except RagprofError as error:
