@@ -17,7 +17,8 @@ demo: .venv/demo.stamp ## install, record a RAG service with a fault, find the f
 
 test: .venv/dev.stamp ## install what the tests need and run all of them
 	tests/system_packages.sh
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile -m "not e2e"
+	$(BIN)/pytest -m e2e
 	tests/other_pythons.sh
 
 test-one: .venv/dev.stamp ## the suite on one Python: make test-one ARGS="-k critical_path"
