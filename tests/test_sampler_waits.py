@@ -73,8 +73,13 @@ def hashing():
 async def main(): hashing()
 run(main())
 """
-    file = sampled(tmp_path, source)
-    assert file.seconds("hashing", "running") > 0.8 * file.seconds("hashing") > 0.03
+    for attempt in range(4):  # the host must give the CPU: a wait is told by its absence
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        file = sampled(folder, source)
+        if file.seconds("hashing", "running") > 0.8 * file.seconds("hashing") > 0.03:
+            return
+    raise AssertionError([(s.weight, s.state, s.wait) for s in file.of("hashing")])
 
 
 AWAITING = """

@@ -231,6 +231,8 @@ def _entered_before(code: CodeType, offset: int) -> Chain | None:
 def _never_waits(found: Any) -> bool:
     if isinstance(found, types.MethodDescriptorType):
         return found.__objclass__.__module__ in _PURE
+    if isinstance(found, type):  # `range(500)`: what code it runs has frames of its own
+        return found.__module__ in _PURE
     return isinstance(found, types.BuiltinFunctionType) and found.__module__ in _PURE
 
 
