@@ -7,6 +7,7 @@ below it; a stack without such a frame is told by its innermost frame.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,7 @@ def telling_frames(stacks: pa.Table, frames: pa.Table) -> tuple[Ints, Ints, Ints
         }
     )
     table["line"] = integers(frames["line"])
+    table, enclosing = _enclosed(table)
     named = ~table["function"].str.endswith("<lambda>").to_numpy(dtype=bool)
     # Generated code ("<string>") is nobody's source file.
     generated = table["file"].str.startswith("<").to_numpy(dtype=bool)
@@ -78,8 +80,32 @@ def telling_frames(stacks: pa.Table, frames: pa.Table) -> tuple[Ints, Ints, Ints
     np.maximum.at(above, owner[inner], place[inner])
     caller[above >= 0] = rows[above[above >= 0]]
     result = np.where(telling >= 0, rows[np.maximum(telling, 0)] if len(rows) else -1, -1)
+    if len(enclosing):
+        result = np.where(result >= 0, enclosing[result], -1)
+        caller = np.where(caller >= 0, enclosing[caller], -1)
     sort = np.argsort(stack_ids)
     return stack_ids[sort], result[sort], caller[sort], table
+
+
+_INNER = re.compile(r"(?:\.<locals>\.<(?:listcomp|setcomp|dictcomp|genexpr|lambda)>)+$")
+
+
+def _enclosed(table: pd.DataFrame) -> tuple[pd.DataFrame, Ints]:
+    """Frames named by the function that encloses a comprehension, generator or lambda; and for
+    each the row that stands for it.
+
+    From Python 3.12 list comprehensions have no frame of their own (PEP 709): their time is their
+    function's in every version.
+    """
+    inner = table["function"].str.contains(_INNER).to_numpy(dtype=bool)
+    stands = np.arange(len(table))
+    if not inner.any():
+        return table, stands
+    table = table.assign(function=table["function"].str.replace(_INNER, "", regex=True))
+    rows = table.assign(row=stands, inner=inner).sort_values(["inner", "line"], kind="stable")
+    first = rows.groupby(["function", "file"])["row"].transform("first").sort_index()
+    stands[inner] = first.to_numpy()[inner]
+    return table, stands
 
 
 def on_requests(

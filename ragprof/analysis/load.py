@@ -68,3 +68,27 @@ def load_shifts(
             )
         )  # fmt: skip
     return sorted(found, key=lambda one: -one.relative)
+
+
+def explained_at_most(
+    values: pd.Series, milliseconds: Floats, slow: Bools, baseline: Bools
+) -> Floats:
+    """ms per request of each column that a shift of an attribute can explain, within its error.
+
+    values: the attribute, by request. milliseconds: requests x columns. The slope within the
+    groups and two of its standard errors, times the shift: only what goes beyond is not the load.
+    """
+    series = values.dropna()
+    index = series.index.to_numpy()
+    sides = [index[group[index]] for group in (slow, baseline)]
+    given = [values.loc[side].to_numpy(dtype=np.float64) for side in sides]
+    inner = np.concatenate([one - one.mean() for one in given])
+    times = np.concatenate([milliseconds[side] - milliseconds[side].mean(axis=0) for side in sides])
+    variance = float(inner @ inner)
+    if variance <= 0 or len(inner) < 4:
+        return np.zeros(milliseconds.shape[1])
+    slope = inner @ times / variance
+    rest = times - inner[:, None] * slope
+    error = np.sqrt((rest**2).sum(axis=0) / (len(inner) - 3) / variance)
+    most: Floats = (slope + 2 * error) * (given[0].mean() - given[1].mean())
+    return most

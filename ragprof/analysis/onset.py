@@ -51,17 +51,18 @@ def find_onset(
         for one in np.unique(strata):
             ranks[strata == one] = _ranks(durations[strata == one])
         rankings.append(ranks)
-    lasting = min((_search(ranks, seed, False) for ranks in rankings), key=_order)
+    lasting = min((_search(ranks, seed, False) for ranks in rankings), key=order)
     lasting = replace(lasting, p_value=min(1.0, lasting.p_value * len(rankings)))
     if lasting.p_value <= PLAIN or not passing:
         return lasting
     # What ended again has many more ways to be found by chance: looked for only then.
-    short = min((_search(ranks, seed, True) for ranks in rankings), key=_order)
+    short = min((_search(ranks, seed, True) for ranks in rankings), key=order)
     short = replace(short, p_value=min(1.0, short.p_value * len(rankings) * 2))
-    return min(lasting, short, key=_order)
+    return min(lasting, short, key=order)
 
 
-def _order(onset: Onset) -> tuple[float, float]:
+def order(onset: Onset) -> tuple[float, float]:
+    """Sorts onsets of the same requests: the surest first, then the clearest."""
     return onset.p_value, -onset.score
 
 

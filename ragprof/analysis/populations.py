@@ -16,7 +16,7 @@ import pandas as pd
 
 from ragprof.analysis.columns import Bools, Floats, Ints
 from ragprof.analysis.forest import Forest
-from ragprof.analysis.onset import MIN_REQUESTS, find_onset
+from ragprof.analysis.onset import MIN_REQUESTS, find_onset, order
 from ragprof.errors import RagprofError
 
 Window = tuple[pd.Timestamp, pd.Timestamp]
@@ -125,7 +125,8 @@ def _onset(forest: Forest, found: dict[str, Ints], stage_ms: Floats | None) -> G
         parts = parts[:, parts.mean(axis=0) > 0.02 * took.mean()]
         for part in parts.T:
             found_in_part = find_onset(part, shapes, passing=False)
-            if found_in_part is not None and found_in_part.p_value < onset.p_value:
+            # The stage in which the shift is clearest dates it best.
+            if found_in_part is not None and order(found_in_part) < order(onset):
                 onset = found_in_part
         p_value = min(1.0, onset.p_value * tested * (1 + parts.shape[1]))
         if p_value > LEVEL:
@@ -140,10 +141,15 @@ def _onset(forest: Forest, found: dict[str, Ints], stage_ms: Floats | None) -> G
             before = np.arange(len(roots)) < onset.begin
         reason = "onset of slowness found from the latencies"
         slow, calm = inside, before
-        if not _rose(took, slow, calm):
+        for share, words in ((0.1, "tenth"), (0.25, "quarter")):
+            if _rose(took, slow, calm):
+                break
             # A burst in the baseline hides what is slower since: compare without the extremes.
-            slow, calm = _without_slowest(took, inside), _without_slowest(took, before)
-            reason += "; the slowest tenth of both groups is left out, for the baseline had a burst"
+            slow, calm = (_without_slowest(took, group, share) for group in (inside, before))
+            reason = (
+                f"onset of slowness found from the latencies; the slowest {words} of both groups "
+                "is left out, for the baseline had a burst"
+            )
         if not _rose(took, slow, calm):
             continue
         lost = float(took[slow].mean() - took[calm].mean()) * int(inside.sum())
@@ -160,8 +166,8 @@ def _rose(took: Floats, slow: Bools, calm: Bools) -> bool:
     return after >= LEAST_RATIO * base and after >= base + LEAST_MS
 
 
-def _without_slowest(took: Floats, group: Bools) -> Bools:
-    kept: Bools = group & (took <= np.quantile(took[group], 0.9))
+def _without_slowest(took: Floats, group: Bools, share: float) -> Bools:
+    kept: Bools = group & (took <= np.quantile(took[group], 1 - share))
     return kept
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ragprof.analysis.load import load_shifts
+from ragprof.analysis.load import explained_at_most, load_shifts
 from ragprof.investigation.case import Case
 from ragprof.investigation.evidence import Evidence, make
 from ragprof.investigation.structure import _positive
@@ -26,14 +26,17 @@ def load(case: Case) -> list[Evidence]:
     first = min(depth[one.span] for one in costly)
     # What the request brought with it stands on its outermost spans; inner ones follow from it.
     lead = max((one for one in costly if depth[one.span] == first), key=lambda one: one.relative)
-    explained = min(1.0, max(one.explained_ms for one in costly) / max(case.total_ms, 1e-9))
     if lead.p_value > 1e-4:
         return []
-    claimed = _positive(case)
+    values = case.numeric[(lead.span, lead.attribute)]
+    most = explained_at_most(values, case.path.milliseconds, case.slow, case.baseline)
+    claimed = np.clip(most, 0, _positive(case))
+    explained = claimed.sum() / max(case.total_ms, 1e-9)
     support = [
         f"{lead.attribute} is {lead.after:.4g} instead of {lead.before:.4g} on average "
         f"(larger in {lead.effect:.0%} of comparisons)",
-        f"by its cost within each window that explains about {explained:.0%} of the added time",
+        f"by its cost within each window that explains up to {min(1, explained):.0%} of the "
+        "added time",
     ]
     return [make(case, "load", claimed, stage="request", resource=lead.attribute, support=support)]
 

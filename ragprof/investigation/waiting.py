@@ -111,8 +111,7 @@ def blocked_loop(case: Case) -> list[Evidence]:
     return [
         make(
             case, "blocked_loop", claimed, element=element, states=("waiting",),
-            resource="event_loop",
-            support=support,
+            resource="event_loop", measured=spent, support=support,
         )
     ]  # fmt: skip
 
