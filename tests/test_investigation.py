@@ -121,9 +121,10 @@ CASES = [
     (locked, None, ("embed", "lock_wait", "app:f2")),
     (retried, None, ("request", "retry", "")),
 ]
+NAMES = [trace.__name__ for trace, _, _ in CASES]
 
 
-@pytest.mark.parametrize(("trace", "metrics", "expected"), CASES, ids=lambda case: str(case)[:24])
+@pytest.mark.parametrize(("trace", "metrics", "expected"), CASES, ids=NAMES)
 def test_planted_cause(tmp_path, trace, metrics, expected):
     found = investigate(record(tmp_path / "a.ragprof", trace, metrics=metrics))
     assert found.verdict == "cause_found"
@@ -150,7 +151,7 @@ def hashed(name: str) -> str:
     return "n" + hashlib.blake2b(name.encode(), digest_size=6).hexdigest()
 
 
-@pytest.mark.parametrize(("trace", "metrics", "expected"), CASES, ids=lambda case: str(case)[:24])
+@pytest.mark.parametrize(("trace", "metrics", "expected"), CASES, ids=NAMES)
 def test_names_do_not_matter(tmp_path, trace, metrics, expected):
     plain = investigate(record(tmp_path / "a.ragprof", trace, metrics=metrics))
     blind = investigate(record(tmp_path / "b.ragprof", trace, metrics=metrics, say=hashed))
