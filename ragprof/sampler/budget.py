@@ -41,7 +41,9 @@ class Budget:
         """Add to the cost of the present round; returns the seconds from its start to the next."""
         self.total += seconds
         self._round_cost = seconds if begins else self._round_cost + seconds
-        room = max(self.share - self._tick_share, self.share * (1 - TICKS))
+        # What was overspent so far is paid back within ten seconds, as far as rounds can.
+        debt = max(self.total - self.setup - self.share * self._age, 0.0) / 10
+        room = max(self.share - self._tick_share - debt, self.share * (1 - TICKS) / 2)
         wanted = self._round_cost / room if room > 0 else SLOWEST_ROUND
         fastest = max(ROUND_SECONDS, self.asked_period)
         self.round_period = min(max(wanted, fastest), SLOWEST_ROUND)

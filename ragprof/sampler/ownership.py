@@ -6,6 +6,7 @@ does not survive `fork`. Somebody else's SIGALRM or ITIMER_REAL has precedence o
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -158,6 +159,7 @@ def _watch(timer: Timer) -> None:
     os.register_at_fork(after_in_child=_after_fork)
     os.execv = _rearming(os.execv)
     os.execve = _rearming(os.execve)
+    os._exit = _storing(os._exit)
     sys.addaudithook(_audit)
 
 
@@ -185,6 +187,19 @@ def _rearming(execute: Any) -> Any:
         finally:
             if _timer is not None:
                 _timer.arm(_timer._period)
+
+    return observed
+
+
+def _storing(leave: Any) -> Any:
+    """`os._exit`, by which children of multiprocessing end: the last samples are stored first."""
+
+    @functools.wraps(leave)
+    def observed(status: int) -> Any:
+        if _timer is not None:
+            with contextlib.suppress(Exception):
+                _timer.before_exec("os._exit", ())
+        return leave(status)
 
     return observed
 
