@@ -141,7 +141,7 @@ def _onset(forest: Forest, found: dict[str, Ints], stage_ms: Floats | None) -> G
             before = np.arange(len(roots)) < onset.begin
         reason = "onset of slowness found from the latencies"
         slow, calm = inside, before
-        for share, words in ((0.1, "tenth"), (0.25, "quarter")):
+        for share, words in ((0.1, "tenth"), (0.25, "quarter"), (0.5, "half")):
             if _rose(took, slow, calm):
                 break
             # A burst in the baseline hides what is slower since: compare without the extremes.
