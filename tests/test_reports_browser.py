@@ -128,6 +128,9 @@ def test_light_dark_phone(opened, scheme, width):
 
 
 def test_prints(opened):
+    drawn = opened.find_element(By.CSS_SELECTOR, "img.paper")  # on paper, in place of the frame
+    assert not drawn.is_displayed()
+    assert opened.execute_script("return arguments[0].naturalWidth", drawn) > 100
     printed = opened.execute_cdp_cmd("Page.printToPDF", {"printBackground": False})
     data = base64.b64decode(printed["data"])
     assert data.startswith(b"%PDF")

@@ -5,6 +5,7 @@ The notebook only calls these, so that JupyterLab and the headless report show t
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,14 +65,14 @@ def metric_points(found: Investigation, most: int = 3) -> pd.DataFrame:
         if row["series_id"] not in points:
             continue
         times, values = points[row["series_id"]]
-        unit = str(row["unit"] or "").strip("{}") + ("/s" if row["type"] == "counter" else "")
+        unit = _unit(row["unit"]) + ("/s" if row["type"] == "counter" else "")
         parts.append(
             pd.DataFrame(
                 {
                     "name": f"{row['metric']} ({row['service']})"
                     if row["service"]
                     else row["metric"],
-                    "unit": "share" if unit == "1" else unit,
+                    "unit": unit,
                     "time": pd.to_datetime(times, utc=True, unit="ns"),
                     "value": values,
                 }
@@ -109,7 +110,7 @@ def slowest(found: Investigation) -> Picture:
         return empty("The slowest trace", "There are no requests.")
     trace = str(chosen.loc[chosen["duration_ms"].idxmax(), "trace_id"])
     spans, critical = folded(found.waterfall(trace), found.critical_path(trace))
-    return plots.waterfall(spans, critical, f"The slowest trace, {trace}", rows=36)
+    return plots.waterfall(spans, critical, f"Trace {trace}", rows=36)
 
 
 def folded(spans: pd.DataFrame, critical: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -165,6 +166,7 @@ def flamegraph(found: Investigation) -> FlameGraph | Picture:
         slow,
         baseline if len(baseline) else None,
         "Slow requests against the baseline, time per request",
+        height=720,
     )
 
 
@@ -173,7 +175,11 @@ def functions(found: Investigation, rows: int = 12) -> Table:
     table = found.functions
     order = table["added_ms"].abs().sort_values(ascending=False).index
     shown = table.loc[order].reset_index(drop=True)
-    shown = shown.assign(place=shown["file"] + ":" + shown["line"].astype(str))
+    places = [
+        f"{'/'.join(PurePath(file).parts[-2:])}:{line}" if file else ""
+        for file, line in zip(shown["file"], shown["line"], strict=True)
+    ]
+    shown = shown.assign(place=places)
     return plots.table(
         shown[["function", "state", "wait", "baseline_ms", "slow_ms", "added_ms", "place"]],
         "Own time per request, from the stacks",
@@ -211,7 +217,7 @@ def metrics(found: Investigation, rows: int = 15) -> Table:
         shown[["metric", "service", "labels", "unit", "baseline", "slow", "p_value"]],
         f"{len(table)} of {len(found.metrics)} series shifted, corrected for multiple testing",
         rows=rows,
-        formats={"p_value": _p},
+        formats={"p_value": _p, "unit": _unit},
     )
 
 
@@ -242,6 +248,11 @@ def coverage(found: Investigation) -> Table:
 def reproduce(found: Investigation, **parameters: str) -> verdict.Block:
     """The command and the SQL that show it again."""
     return verdict.reproduce(found, **parameters)
+
+
+def _unit(code: str) -> str:
+    """A UCUM unit for people."""
+    return {"1": "share", "By": "bytes"}.get(code, str(code or "").strip("{}"))
 
 
 def _p(value: float) -> str:
