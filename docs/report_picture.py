@@ -1,6 +1,6 @@
 """Draws docs/pictures/report.png, the top of a report, in a headless Chromium.
 
-    python docs/report_picture.py ragprof-demo/report.html
+Usage: python docs/report_picture.py ragprof-demo/report.html
 """
 
 from __future__ import annotations
