@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragprof.analysis import critical_path, forest, log_templates, onset, self_time, significance
+from ragprof.analysis import (
+    critical_path,
+    forest,
+    functions,
+    load,
+    log_templates,
+    onset,
+    self_time,
+    significance,
+)
 from ragprof.analysis.stages import stage_of_name
 
 SPAN = st.tuples(st.integers(-1, 12), st.integers(0, 60), st.integers(0, 60))
@@ -186,3 +195,31 @@ def test_log_templates():
 )  # fmt: skip
 def test_stage_of_plain_names(name, stage):
     assert stage_of_name(name) == stage
+
+
+def test_comprehensions_count_as_their_function():
+    names = ["app:X", "app:X.<locals>.<listcomp>", "app:Y.<locals>.<genexpr>", "app:<lambda>"]
+    frames = pa.table(
+        {
+            "frame_id": [1, 2, 3, 4],
+            "function": names,
+            "file": ["app.py"] * 4,
+            "origin": ["app"] * 4,
+            "line": [10, 12, 30, 40],
+        }
+    )
+    stacks = pa.table({"stack_id": [1, 2, 3], "frame_ids": [[1], [1, 2], [1, 3]]})
+    _, telling, _, table = functions.telling_frames(stacks, frames)
+    named = [(table["function"][row], table["line"][row]) for row in telling]
+    assert named == [("app:X", 10), ("app:X", 10), ("app:Y", 30)]
+    assert table["function"][3] == "app:<lambda>"
+
+
+def test_load_claims_what_its_attribute_explains():
+    draw = np.random.default_rng(2)
+    slow = np.arange(200) >= 100
+    length = draw.normal(50, 10, 200) + 60 * slow
+    own, code = 0.5 * length + draw.normal(0, 1, 200), 40.0 * slow + draw.normal(0, 1, 200)
+    most = load.explained_at_most(pd.Series(length), np.stack([own, code], axis=1), slow, ~slow)
+    assert most[0] == pytest.approx(30, abs=2)
+    assert most[1] < 4

@@ -105,6 +105,19 @@ def retried(tree: Tree, draw: random.Random, faulty: bool) -> None:
         tree.span("charge", 5 + n * 22, 20, root, kind="client", status=status)
 
 
+def reading(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    took = draw.random() * 4 + (60 if faulty else 5)
+    root = tree.span(ASK, 0, took + 40, kind="server")
+    span = tree.span("scoring", 3, took, root, openinference__span__kind="RERANKER")
+    tree.sample(span, 4, took, 2, "waiting", "io", task=0)
+
+
+def missed(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    hit = draw.random() < (0.1 if faulty else 0.8)
+    root = tree.span(ASK, 0, (10 if hit else 70) + draw.random() * 5, kind="server")
+    tree.span("lookup", 1, 2, root, cache__hit="true" if hit else "false")
+
+
 def full(faulty: bool) -> dict[str, float]:
     most = 1.0 if faulty else 8.0
     return {"x_database_connection_pool_in_use": 1.0, "x_database_connection_pool_max": most}
@@ -120,6 +133,8 @@ CASES = [
     (load, None, ("request", "load", "")),
     (locked, None, ("embed", "lock_wait", "app:f2")),
     (retried, None, ("request", "retry", "")),
+    (reading, None, ("rerank", "io", "app:f2")),
+    (missed, None, ("cache", "cache_miss", "")),
 ]
 NAMES = [trace.__name__ for trace, _, _ in CASES]
 
