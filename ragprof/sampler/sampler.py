@@ -273,7 +273,8 @@ class Sampler:
             wait = self._blocking.entered(frame)
             if wait:
                 return "waiting", wait
-        if called is not None and (stayed or late):
+        # A call that waits uses next to nothing; one that runs on a busy host, some of the time.
+        if called is not None and (stayed or late) and used * 16 < elapsed:
             return "waiting", ""
         # It goes on in small steps, or not at all, while others use up the time.
         return ("waiting", "gil") if self._contended else ("running", "")
