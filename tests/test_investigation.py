@@ -214,8 +214,10 @@ def test_command(tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["investigate", str(tmp_path / "a.ragprof"), "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert "rerank" in lines[0]
+    assert lines[3] == f"Report: {out / 'report.html'}"
+    assert (out / "report.html").is_file()
     jsonschema.validate(json.loads((out / "findings.json").read_text()), SCHEMA)
     assert len((out / "summary.md").read_text().splitlines()) <= 10
     naive = ["--window", "2026-01-01T00:00:00..2026-01-02T00:00:00"]

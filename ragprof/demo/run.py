@@ -12,9 +12,8 @@ from ragprof.demo import evaluate, faults
 from ragprof.demo.record import RECORDING, SECONDS, record_demo, record_matrix
 from ragprof.investigation.result import Investigation
 from ragprof.investigation.run import investigate
-from ragprof.reports import runner
+from ragprof.reports import investigation as report
 
-NOTEBOOK = "investigate_slow_traces"
 STALE = ("findings.json", "summary.md", "report.ipynb", "report.html")
 
 
@@ -32,10 +31,10 @@ def run_demo(
     record_demo(out, fault, seed, seconds, module, quiet)
     if not quiet:
         print("ragprof demo: investigating", file=sys.stderr, flush=True)
-    found = investigate_folder(out)
+    found = investigate(recording.open(out / RECORDING))
     if not quiet:
         print("ragprof demo: writing the report", file=sys.stderr, flush=True)
-    runner.run(NOTEBOOK, out, {"recording": str((out / RECORDING).absolute())})
+    report.write(found, out)
     return found
 
 

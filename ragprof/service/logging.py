@@ -72,6 +72,7 @@ def setup_logging(
     root.setLevel(level)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).setLevel("NOTSET")
         logging.getLogger(name).propagate = True
     # LoggingMiddleware logs each request with its ids; uvicorn's own line would double it.
     logging.getLogger("uvicorn.access").setLevel("WARNING")
