@@ -206,7 +206,7 @@ def test_a_stream_cut_anywhere_gives_whole_batches_and_says_what_was_lost(
     whole = cut == len(stream)
     assert whole <= (len(rows) == 50)
     assert lost.bytes <= cut + len(tail)
-    if tail and whole:
+    if tail.strip(b"\0") and whole:  # zeros are the format's own mark of an end
         assert lost.bytes == len(tail)
     if lost.bytes:
         assert lost.reason

@@ -113,6 +113,7 @@ class Receiver:
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join(10)
+            logging.getLogger("uvicorn.error").removeFilter(_quiet)
         self._decoder.shutdown(wait=True)
         for each in self._sockets:
             each.close()
