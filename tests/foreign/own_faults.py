@@ -12,7 +12,7 @@ import time
 def near_duplicates(service):
     """Someone adds a filter for near-duplicates after the search: all pairs, by text distance."""
     search = service.search
-    texts = [str(sorted(range(n % 60))) for n in range(4000)]
+    texts = [str(list(range(60 + n % 60))) for n in range(4000)]
 
     def search_without_near_duplicates(query, text, limit, strategy):
         hits = search(query, text, limit, strategy)
@@ -21,7 +21,7 @@ def near_duplicates(service):
     def is_near_duplicate(hit, earlier):
         matcher = difflib.SequenceMatcher(a=texts[hit.chunk], autojunk=False)
         ratios = []
-        for other in earlier[-6:]:
+        for other in earlier:
             matcher.set_seq2(texts[other.chunk])
             ratios.append(matcher.quick_ratio())
         return bool(ratios) and min(ratios) > 2  # never: the results stay what they were
