@@ -6,7 +6,6 @@ import argparse
 import importlib
 import os
 import sys
-from types import ModuleType
 
 import ragprof
 from ragprof.errors import RagprofError
@@ -30,20 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code (`record` returns that of the child)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     name = next((word for word in argv if not word.startswith("-")), "")
-    parser = argparse.ArgumentParser(
-        prog="ragprof", description="Why was it slow? From a latency alarm to the line of Python."
-    )
-    parser.add_argument("--version", action="version", version=f"ragprof {ragprof.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command, help_ in COMMANDS.items():
-        sub = commands.add_parser(command, help=help_, description=help_[0].upper() + help_[1:])
-        if command == name:  # the other commands' modules stay unloaded: --help is fast
-            module = _load(command)
-            module.arguments(sub)
-            sub.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
     try:
-        code = int(args.run(args))
+        code = _run(argv, name)
         sys.stdout.flush()  # a reader that left shows here, not while Python ends
         return code
     except BrokenPipeError:
@@ -53,18 +40,32 @@ def main(argv: list[str] | None = None) -> int:
         return 128 + 13  # as a shell tells of SIGPIPE
     except KeyboardInterrupt:
         return 130
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("ragprof"):
+            raise
+        extra = "demo" if name == "demo" else "lab"
+        print(
+            f"ragprof {name} needs {error.name!r}, which is not installed: "
+            f'pip install "ragprof[{extra}]"',
+            file=sys.stderr,
+        )
+        return FAILED
     except RagprofError as error:
         print(f"ragprof {name}: {error}", file=sys.stderr)
         return FAILED
 
 
-def _load(command: str) -> ModuleType:
-    try:
-        return importlib.import_module(f"ragprof.cli.{command}")
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("ragprof"):
-            raise
-        raise SystemExit(
-            f"ragprof {command} needs {error.name!r}, which is not installed: "
-            f'pip install "ragprof[{"demo" if command == "demo" else "lab"}]"'
-        ) from None
+def _run(argv: list[str], name: str) -> int:
+    parser = argparse.ArgumentParser(
+        prog="ragprof", description="Why was it slow? From a latency alarm to the line of Python."
+    )
+    parser.add_argument("--version", action="version", version=f"ragprof {ragprof.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command, help_ in COMMANDS.items():
+        sub = commands.add_parser(command, help=help_, description=help_[0].upper() + help_[1:])
+        if command == name:  # the other commands' modules stay unloaded: --help is fast
+            module = importlib.import_module(f"ragprof.cli.{command}")
+            module.arguments(sub)
+            sub.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    return int(args.run(args))
