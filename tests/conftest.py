@@ -1,8 +1,17 @@
-"""What all tests share: which of them run on every supported Python."""
+"""What all tests share: which run on every supported Python, and the servers of tests/backends."""
 
 from __future__ import annotations
 
 import pytest
+from backends.fixtures import (  # noqa: F401
+    alertmanager,
+    elasticsearch8,
+    elasticsearch9,
+    jaeger,
+    prometheus,
+    rsyslog,
+    run_folder,
+)
 
 EVERY_PYTHON = ("test_sampler", "test_recording", "test_journal", "test_service", "test_profiles")
 
