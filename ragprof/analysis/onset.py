@@ -2,8 +2,10 @@
 
 The statistic is the largest sum of ranks beyond the mean over all splits (Pettitt 1979), or over
 all inner intervals when it ended again (epidemic alternative; Levin and Kline 1985). Ranks,
-because latencies have heavy tails. The null comes from exchanging blocks of requests, so that
-short correlation in time does not look like an onset.
+because latencies have heavy tails. Beside the ranks of all requests stand those of the slowest
+quarter alone: a queue before a pool makes the slow requests slower and leaves the median as it
+was. The null comes from exchanging blocks of requests, so that short correlation in time does not
+look like an onset; all statistics share it, and the clearest counts.
 """
 
 from __future__ import annotations
@@ -39,25 +41,25 @@ def find_onset(
     """The stretch of requests that is slower than those before it; None when too few requests.
 
     durations: any unit, in the order of their start. strata: kinds of requests (for example served
-    from a cache or not) that are ranked apart: their mix then adds no noise. As a change of the
-    mix itself would go unseen, both ways are tried, and the better p-value is doubled. passing:
+    from a cache or not) that are ranked apart: their mix then adds no noise; as a change of the
+    mix itself would go unseen, both ways are tried. passing:
     also look for a stretch that ended again. The result is the best stretch, significant or not.
     """
     if len(durations) < 2 * MIN_REQUESTS:
         return None
-    rankings = [_ranks(durations)]
+    whole = [_ranks(durations)]
     if strata is not None and len(np.unique(strata)) > 1:
         ranks = np.empty(len(durations))
         for one in np.unique(strata):
             ranks[strata == one] = _ranks(durations[strata == one])
-        rankings.append(ranks)
-    lasting = min((_search(ranks, seed, False) for ranks in rankings), key=order)
-    lasting = replace(lasting, p_value=min(1.0, lasting.p_value * len(rankings)))
+        whole.append(ranks)
+    scores = np.array([_unit(score) for ranks in whole for score in (ranks, _upper(ranks))])
+    lasting = _search(scores, seed, False)
     if lasting.p_value <= PLAIN or not passing:
         return lasting
     # What ended again has many more ways to be found by chance: looked for only then.
-    short = min((_search(ranks, seed, True) for ranks in rankings), key=order)
-    short = replace(short, p_value=min(1.0, short.p_value * len(rankings) * 2))
+    short = _search(scores, seed, True)
+    short = replace(short, p_value=min(1.0, short.p_value * 2))
     return min(lasting, short, key=order)
 
 
@@ -66,27 +68,42 @@ def order(onset: Onset) -> tuple[float, float]:
     return onset.p_value, -onset.score
 
 
-def _search(ranks: Floats, seed: int, ended: bool) -> Onset:
-    count = len(ranks)
+def _search(scores: Floats, seed: int, ended: bool) -> Onset:
+    """The clearest stretch over all scores (score, request); one null for all of them."""
+    count = scores.shape[1]
     size = max(3, count // 60)
     cut = np.arange(0, count, size)
     if count - cut[-1] < size and len(cut) > 1:
         cut = cut[:-1]
     sizes = np.diff(np.append(cut, count)).astype(np.float64)
-    means = np.add.reduceat(ranks, cut) / sizes
+    means = np.add.reduceat(scores, cut, axis=1) / sizes
     least = int(np.ceil(MIN_REQUESTS / size))
-    observed, begin, end = _best(means[None, :], sizes, least, ended)
+    observed, begin, end = _best(means, sizes, least, ended)
+    clearest = int(np.argmax(observed))
     draw = np.random.default_rng(seed)
     # Runs of three blocks are exchanged together: what lasts a second is not an onset.
     reached, total = 0, 1600 if ended else ROUNDS + 1
     for _ in range(8):
-        rounds = total // 8
-        order = _runs(draw, len(means), 3, rounds)
-        reached += int((_best(means[order], sizes, least, ended)[0] >= observed[0]).sum())
-    low = int(cut[begin[0]])
-    high = int(cut[end[0]]) if end[0] < len(cut) else count
-    low = _refine(ranks, low, size, high)
-    return Onset(low, high, float(observed[0]), (reached + 1) / total)
+        order = _runs(draw, means.shape[1], 3, total // 8)
+        highest = np.max([_best(row[order], sizes, least, ended)[0] for row in means], axis=0)
+        reached += int((highest >= observed[clearest]).sum())
+    low = int(cut[begin[clearest]])
+    high = int(cut[end[clearest]]) if end[clearest] < len(cut) else count
+    low = _refine(scores[clearest], low, size, high)
+    return Onset(low, high, float(observed[clearest]), (reached + 1) / total)
+
+
+def _upper(ranks: Floats) -> Floats:
+    """Only the slowest quarter counts, the more the slower."""
+    upper: Floats = np.maximum(ranks - 0.25, 0.0)
+    return upper
+
+
+def _unit(scores: Floats) -> Floats:
+    """Around 0 with the spread 1, so that statistics of different scores can be compared."""
+    spread = scores.std()
+    centred: Floats = (scores - scores.mean()) / (spread if spread > 0 else 1.0)
+    return centred
 
 
 def _ranks(values: Floats) -> Floats:
@@ -126,7 +143,7 @@ def _best(means: Floats, sizes: Floats, least: int, ended: bool) -> tuple[Floats
     rest = length[-1] - n
     shift = inside / n - (total[:, -1:] - inside) / rest
     # Not divided by its spread: a burst of a second would beat a shift that lasts.
-    score = shift * n * rest / length[-1] ** 1.5 * np.sqrt(12)
+    score = shift * n * rest / length[-1] ** 1.5
     best = np.argmax(score, axis=1)
     rows = np.arange(len(means))
     return score[rows, best], begins[best], ends[best]

@@ -76,7 +76,7 @@ class RateLimiter:
 def blocking_call(service: Service) -> None:
     """A synchronous rate limiter before generation: while one request waits, all wait."""
     generate = service.generate
-    limiter = RateLimiter(0.06)
+    limiter = RateLimiter(0.07)
 
     async def generate_limited(question: str, passages: Sequence[Passage]) -> Answer:
         limiter.acquire()
@@ -143,7 +143,7 @@ def pool_of_one(service: Service) -> None:
 async def slow_downstream(service: Service) -> None:
     """rag-reference takes 120 ms longer to reach its remote store."""
     request = urllib.request.Request(  # noqa: S310 - our own loopback URL; not a traced client
-        f"{service.reference_url}/admin/delay?milliseconds=180",
+        f"{service.reference_url}/admin/delay?milliseconds=195",
         method="POST",
         headers={"Authorization": f"Bearer {os.environ.get('RAGPROF_DEMO_TOKEN', '')}"},
     )

@@ -92,10 +92,10 @@ def _question(
             draw.choice(BACKGROUND).format(
                 about=other, title=subject.title.lower(), fact=_lower(fact)
             )
-            for other, fact in draw.sample(subject.facts, draw.choice((1, 2)))
+            for other, fact in draw.sample(subject.facts, draw.choice((2, 3)))
         ]
         text = " ".join([*parts, text])
-        top_k = draw.choice((8, 10, 12))
+        top_k = draw.choice((10, 12, 15))
     body = {
         "question": text,
         "top_k": top_k,

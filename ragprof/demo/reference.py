@@ -18,7 +18,7 @@ from ragprof.service.metrics import setup_metrics
 from ragprof.service.tracing import setup_tracing
 
 SERVICE = "rag-reference"
-REMOTE_SECONDS = 0.06
+REMOTE_SECONDS = 0.075
 log = get_logger(__name__)
 
 
