@@ -19,6 +19,7 @@ from .lockwaits import LockWaits
 from .loops import Loops
 from .ownership import Timer
 from .pauses import Pauses, Point
+from .sinks import Line, Sink, Sinks
 from .spans import UNKNOWN, Label, SpanReader
 from .spool import Spool
 from .stacks import StackTable
@@ -47,9 +48,10 @@ COLUMNS = (
 class Sampler:
     """Samples this process into a file of the folder `spool` from `start` to `stop`.
 
-    `hz` is the rate asked for running code, `budget` the most that sampling may cost, as a share
-    of one core. Nothing here raises into the application: what goes wrong ends the sampling, and
-    the reason is in the `stats` of the spool.
+    Without a folder ("") only the sinks that `join` are given what is sampled. `hz` is the rate
+    asked for running code, `budget` the most that sampling may cost, as a share of one core.
+    Nothing here raises into the application: what goes wrong ends the sampling, and the reason is
+    in the `stats` of the spool.
     """
 
     def __init__(self, spool: str, hz: float = 100.0, budget: float = 0.01) -> None:
@@ -73,6 +75,8 @@ class Sampler:
         """State of one process: set at the start, and anew in a forked child."""
         self._budget = Budget(self._hz, self._share)
         self._spool: Spool | None = None
+        self._sinks = Sinks()
+        self._retiring = False
         self._pid = os.getpid()
         self._main = threading.get_native_id()
         self._busy = False
@@ -135,6 +139,40 @@ class Sampler:
             return
         self._end("")
 
+    def join(self, sink: Sink, seconds: float = 2.0) -> None:
+        """Give `sink` what is sampled from now on; waits for the next tick, at most `seconds`."""
+        self._settle_soon(self._sinks.ask_in(sink), seconds)
+
+    def leave(self, sink: Sink, seconds: float = 2.0) -> bool:
+        """Give `sink` what is left for it, then nothing more; False when no tick came in time."""
+        return self._settle_soon(self._sinks.ask_out(sink), seconds)
+
+    @property
+    def sinks(self) -> list[Sink]:
+        """The sinks that are in."""
+        return list(self._sinks.present)
+
+    def flush_soon(self) -> None:
+        """Give out at the next tick what was sampled so far."""
+        self._next_flush = 0
+
+    def retire(self) -> None:
+        """End at the next tick, unless a sink has come by then; from any thread."""
+        self._retiring = True
+        self._next_flush = 0
+
+    def _settle_soon(self, done: threading.Event, seconds: float) -> bool:
+        self._next_flush = 0
+        if not self.running:
+            self._sinks.close()
+        elif threading.get_ident() == threading.main_thread().ident and not self._busy:
+            self._busy = True  # a tick that comes now looks again in a millisecond
+            try:
+                self._flush()
+            finally:
+                self._busy = False
+        return done.wait(seconds)
+
     def _end(self, reason: str) -> None:
         self.running = False
         self.disabled = self.disabled or reason
@@ -148,20 +186,18 @@ class Sampler:
 
     def _open(self) -> None:
         start_ns = time.time_ns()
-        self._spool = Spool(self._folder, self._pid, start_ns)
-        self._spool.write(
-            [
-                {
-                    "type": "process",
-                    "pid": self._pid,
-                    "start_ns": start_ns,
-                    "python": sys.version.split()[0],
-                    "argv": list(getattr(sys, "orig_argv", sys.argv)),
-                    "service": os.environ.get("OTEL_SERVICE_NAME", ""),
-                    "hz": self._hz,
-                }
-            ]
-        )
+        self._process: Line = {
+            "type": "process",
+            "pid": self._pid,
+            "start_ns": start_ns,
+            "python": sys.version.split()[0],
+            "argv": list(getattr(sys, "orig_argv", sys.argv)),
+            "service": os.environ.get("OTEL_SERVICE_NAME", ""),
+            "hz": self._hz,
+        }
+        if self._folder:
+            self._spool = Spool(self._folder, self._pid, start_ns)
+            self._spool.write([self._process])
 
     def _fail(self, error: Exception) -> None:
         """Sampling ends, the application does not."""
@@ -331,6 +367,10 @@ class Sampler:
         learnt = time.thread_time_ns()
         self._budget.spend_setup((learnt - cpu) / 1e9)
         self._flush()
+        if self._retiring and not self._sinks.present:
+            self._end("")
+            return
+        self._retiring = False
         self._last_cpu = time.thread_time_ns()
         self._budget.spend_tick((self._last_cpu - learnt) / 1e9)
         if self._budget.tick_period != self._period:
@@ -461,17 +501,23 @@ class Sampler:
             self._budget.adapt((now - self._last_adapt) / 1e9)
             self._last_adapt = now
             lines.append(self._stats(now))
-        if not lines or self._spool is None:
-            return
-        if self._spool.write(lines):
+        if lines and (self._spool is None or self._spool.write(lines)):
+            self._sinks.write(lines)
             self._stacks.new_frames = []
             self._stacks.new_stacks = []
             self._rows = []
             self._open_rows.clear()
             self._flushes += 1
             self._points = []
+        if self._sinks.pending:
+            stats = self._stats(now)
+            if self._sinks.settle([self._process, stats], [stats]):
+                self._stacks.retell()  # who comes late has missed what was told before
+                self._suspended.forget()
         if final:
-            self._spool.close()
+            self._sinks.close()
+            if self._spool is not None:
+                self._spool.close()
             self._spool = None
 
     def _stats(self, now: int) -> dict[str, Any]:
@@ -519,8 +565,11 @@ class Sampler:
             self._suspended.forget()
             self._workers.forget()
             self._pauses.drain()
+            staying = self._sinks.forked()
             self._begin()
             self._open()
+            for sink in staying:
+                self._sinks.ask_in(sink)
             self._learn_modules()
             self._timer.arm(self._budget.tick_period)
         except Exception as error:  # noqa: BLE001  # the application goes on without us

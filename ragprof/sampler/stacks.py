@@ -82,6 +82,12 @@ class StackTable:
             return known
         return self._number(location, frames, tuple(frame.f_lineno or 0 for frame in frames))
 
+    def retell(self) -> None:
+        """Number and tell anew what is seen from now on, under ids that were never used."""
+        self._frames.clear()
+        self._by_location.clear()
+        self._by_line.clear()
+
     def forget(self) -> None:
         """Start afresh: another process writes another spool file."""
         self.__init__()  # type: ignore[misc]
