@@ -72,7 +72,11 @@ def record(
     path: Path, trace: Trace, *, requests: int = 240, seed: int = 1,
     say: Callable[[str], str] = str, metrics: Callable[[bool], dict[str, float]] | None = None,
 ) -> Recording:  # fmt: skip
-    """Ten requests a second; the second half is the faulty one. Stacks 1 to 4 end in f1 to f4."""
+    """Ten requests a second; the second half is the faulty one. Stacks 1 to 4 end in f1 to f4.
+
+    metrics: one value a second of each name: gauges; of `*.pause` an event; of `*.time` a counter,
+    by how much it grows.
+    """
     draw = random.Random(seed)
     with Journal(path) as journal:
         frames = [("app:main", "app"), *((f"app:f{n}", "app") for n in range(1, 5))]
@@ -97,15 +101,27 @@ def record(
             names = sorted(metrics(False))
             journal.append(
                 "series",
-                [{"series_id": n, "name": name, "type": "gauge",
+                [{"series_id": n, "name": name, "type": kind(name), "unit": "s",
                   "labels": {"pool_name": "main", "service": say("api")}}
                  for n, name in enumerate(names)],
             )  # fmt: skip
+            grown = dict.fromkeys(names, 0.0)
             for second in range(requests // 10):
                 values = metrics(second >= requests // 20)
+                grown = {name: grown[name] + values[name] for name in names}
+                values = {
+                    name: grown[name] if kind(name) == "counter" else values[name] for name in names
+                }
                 journal.append(
                     "metrics",
                     [{"series_id": n, "time": BEGIN + second * 1000 * MS, "value": values[name]}
                      for n, name in enumerate(names)],
                 )  # fmt: skip
     return recording.open(path)
+
+
+def kind(name: str) -> str:
+    """The type of a planted series, by the end of its name."""
+    if name.endswith(".pause"):
+        return "event"
+    return "counter" if name.endswith("time") else "gauge"

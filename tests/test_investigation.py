@@ -118,6 +118,34 @@ def missed(tree: Tree, draw: random.Random, faulty: bool) -> None:
     tree.span("lookup", 1, 2, root, cache__hit="true" if hit else "false")
 
 
+def collected(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    """In the faulty half each tenth request meets the pause that ends with the second."""
+    at = (tree.start - planted.BEGIN) / planted.MS % 1000
+    own = 30 + draw.random() * 10
+    paused = 400.0 if faulty and at >= 600 else 0.0
+    root = tree.span(ASK, 0, own + min(paused, 1000 - at), kind="server")
+    tree.sample(root, 5, own, 1)
+
+
+def pauses(faulty: bool) -> dict[str, float]:
+    return {"python.gc.pause": 0.4 if faulty else 0.002}
+
+
+def denied(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    own = 30 + draw.random() * 10 + (40 + draw.random() * 20 if faulty else 0)
+    root = tree.span(ASK, 0, own, kind="server")
+    tree.sample(root, 1, own, 1)
+
+
+def busy_neighbour(faulty: bool) -> dict[str, float]:
+    return {"process.cpu.wait_time": 0.6 if faulty else 0.02, "process.cpu.time": 0.3}
+
+
+def own_computing(faulty: bool) -> dict[str, float]:
+    more = 0.5 if faulty else 0.0
+    return {"process.cpu.wait_time": 0.02 + more, "process.cpu.time": 0.3 + more}
+
+
 def full(faulty: bool) -> dict[str, float]:
     most = 1.0 if faulty else 8.0
     return {"x_database_connection_pool_in_use": 1.0, "x_database_connection_pool_max": most}
@@ -135,8 +163,11 @@ CASES = [
     (retried, None, ("request", "retry", "")),
     (reading, None, ("rerank", "io", "app:f2")),
     (missed, None, ("cache", "cache_miss", "")),
+    (collected, pauses, ("request", "gc", "")),
+    (denied, busy_neighbour, ("request", "throttled", "")),
+    (denied, own_computing, ("request", "cpu", "app:f1")),
 ]
-NAMES = [trace.__name__ for trace, _, _ in CASES]
+NAMES = [" ".join(one.__name__ for one in case[:2] if one is not None) for case in CASES]
 
 
 @pytest.mark.parametrize(("trace", "metrics", "expected"), CASES, ids=NAMES)

@@ -123,6 +123,17 @@ def open_files(pid: int) -> int | None:
         return None
 
 
+def waited_for_cpu(pid: int) -> float | None:
+    """Seconds that its living threads were runnable and had no CPU (schedstat, field 2)."""
+    total = 0
+    try:
+        for task in os.listdir(PROC / str(pid) / "task"):
+            total += int((PROC / str(pid) / "task" / task / "schedstat").read_text().split()[1])
+    except (OSError, IndexError, ValueError):  # gone, or a kernel without it
+        return None
+    return total / 1e9
+
+
 class Facts:
     """Reads facts; remembers CPU times, from which utilisation is told."""
 
@@ -151,6 +162,9 @@ class Facts:
                 if now > before:
                     share = max(0.0, (cpu - used) / (now - before))
                     facts.append(("process.cpu.utilization", share, "1", "gauge", label))
+            waited = waited_for_cpu(pid)
+            if waited is not None:
+                facts.append(("process.cpu.wait_time", waited, "s", "counter", label))
             files = open_files(pid)
             if files is not None:
                 facts.append(

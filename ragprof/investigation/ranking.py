@@ -7,15 +7,15 @@ from dataclasses import replace
 import numpy as np
 
 from ragprof.analysis.significance import benjamini_hochberg
-from ragprof.investigation import structure, surroundings, waiting
+from ragprof.investigation import machine, structure, surroundings, waiting
 from ragprof.investigation.case import Case
 from ragprof.investigation.evidence import Evidence
 
 # The more specific a mechanism, the earlier it claims the time that it explains.
 DETECTORS = (
     surroundings.load,
-    surroundings.throttled,
-    surroundings.collector,
+    machine.throttled,
+    machine.collector,
     surroundings.cache_miss,
     waiting.pool_wait,
     waiting.blocked_loop,

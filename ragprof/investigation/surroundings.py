@@ -1,4 +1,4 @@
-"""Detectors that read what surrounds the code: the load, the cache, the collector, the machine."""
+"""Detectors that read what comes with a request: the load that it is, the cache that it meets."""
 
 from __future__ import annotations
 
@@ -67,34 +67,4 @@ def cache_miss(case: Case) -> list[Evidence]:
         found.append(
             make(case, "cache_miss", claimed, stage="cache", resource=column[1], support=[text])
         )
-    return found
-
-
-def collector(case: Case) -> list[Evidence]:
-    """Garbage collection pauses grew by as much as the requests."""
-    return _machine(case, "gc", ("python.gc.pause",), "s", 1000.0, "garbage collection")
-
-
-def throttled(case: Case) -> list[Evidence]:
-    """The container was held back, or its CPU taken by the host."""
-    names = ("cgroup.cpu.throttled_time", "system.cpu.steal")
-    return _machine(case, "throttled", names, "s", 1000.0, "CPU time withheld")
-
-
-def _machine(
-    case: Case, kind: str, names: tuple[str, ...], unit: str, scale: float, words: str
-) -> list[Evidence]:
-    found = []
-    per_second = case.slow.sum() / max((case.window[1] - case.window[0]).total_seconds(), 1e-9)
-    rows = case.metrics[case.metrics["metric"].isin(names)]
-    for row in rows.itertuples():
-        divide = 1e9 if row.unit == "ns" else 1e6 if row.unit == "us" else 1.0
-        more = (row.slow - row.baseline) / divide  # seconds lost per second
-        each = scale * more / max(per_second, 1e-9)
-        if more < 0.05 or each < 0.3 * case.total_ms:
-            continue
-        text = (
-            f"{words}: {row.slow / divide:.3f} s per second instead of {row.baseline / divide:.3f}"
-        )
-        found.append(make(case, kind, _positive(case), resource=row.metric, support=[text]))
     return found

@@ -1,0 +1,125 @@
+"""Detectors that read what the process was denied: pauses of the collector, CPU time withheld."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ragprof.analysis.columns import Floats, Ints
+from ragprof.investigation.case import Case
+from ragprof.investigation.evidence import Evidence, make
+from ragprof.investigation.structure import _positive
+
+LEAST_MS = 1.0
+LEAST_SHARE = 0.3
+"""Of the added time; less is left to the code."""
+
+WITHHELD = {
+    "cgroup.cpu.throttled_time": "the CPU quota of the container held it back",
+    "process.cpu.wait_time": "its threads were ready to run and got no CPU",
+    "system.cpu.steal": "the host gave the CPU of this machine to others",
+}
+
+
+def collector(case: Case) -> list[Evidence]:
+    """Pauses of the garbage collector within the requests grew by as much as the requests."""
+    paused = np.zeros(len(case.roots))
+    processes = set()
+    for row in _series(case, "python.gc.pause"):
+        at, seconds = case.points[row.series_id]
+        paused += _within(case, at, seconds)
+        processes.add(row.labels.get("process", ""))
+    paused /= max(1, len(processes))  # which of several workers answered is not known
+    own, p_value = case.p_value(paused)
+    if not own >= max(LEAST_MS, LEAST_SHARE * case.total_ms) or p_value > 0.01:
+        return []
+    text = (
+        f"the garbage collector paused {paused[case.slow].mean():.1f} ms of a request instead of "
+        f"{paused[case.baseline].mean():.1f} ms"
+    )
+    return [
+        make(case, "gc", _share(case, own), resource="python.gc.pause", measured=paused,
+             support=[text])
+    ]  # fmt: skip
+
+
+def throttled(case: Case) -> list[Evidence]:
+    """The machine withheld CPU: by a quota, by its other work, or by its host.
+
+    Waiting threads say the same of a service that itself computes more than before: then it is
+    not the machine.
+    """
+    seconds = max((case.window[1] - case.window[0]).total_seconds(), 1e-9)
+    start = case.forest.start[case.roots]
+    inside = (start >= case.window[0].value) & (start < case.window[1].value)
+    per_second = max(1.0, float(inside.sum())) / seconds
+    computed = sum(row.slow - row.baseline for row in _series(case, "process.cpu.time"))
+    if 1000 * computed / per_second > 0.5 * case.total_ms:
+        return []
+    found = []
+    for name, words in WITHHELD.items():
+        rows = _series(case, name)
+        more = sum(_seconds(row.unit) * (row.slow - row.baseline) for row in rows)
+        each = 1000 * more / per_second
+        if not each >= max(LEAST_MS, LEAST_SHARE * case.total_ms):
+            continue
+        waited = np.zeros(len(case.roots))
+        for row in rows:
+            at, rates = case.points[row.series_id]
+            waited += _rate_within(case, at, rates * _seconds(row.unit))
+        before, after = (
+            sum(_seconds(row.unit) * value for row, value in zip(rows, values, strict=True))
+            for values in ([row.baseline for row in rows], [row.slow for row in rows])
+        )
+        text = f"{words}: {after:.3f} s per second instead of {before:.3f}"
+        found.append(
+            make(case, "throttled", _share(case, each), stage="request", resource=name,
+                 measured=waited, support=[text])
+        )  # fmt: skip
+    return found[:1]
+
+
+def _series(case: Case, name: str) -> list:  # type: ignore[type-arg]
+    """Rows of a metric of the service that was asked, or of the whole machine."""
+    service = case.forest.services[case.service] if case.service >= 0 else ""
+    rows = case.metrics[(case.metrics["metric"] == name)].itertuples()
+    return [row for row in rows if row.service in ("", service)]
+
+
+def _seconds(unit: str) -> float:
+    return {"ns": 1e-9, "us": 1e-6, "ms": 1e-3}.get(unit, 1.0)
+
+
+def _share(case: Case, milliseconds: float) -> Floats:
+    """The added time of all elements, scaled to what is explained."""
+    added = _positive(case)
+    scaled: Floats = added * min(1.0, milliseconds / max(float(added.sum()), 1e-9))
+    return scaled
+
+
+def _bounds(case: Case) -> tuple[Ints, Ints]:
+    start = case.forest.start[case.roots]
+    return start, case.forest.end[case.roots]
+
+
+def _within(case: Case, at: Ints, seconds: Floats) -> Floats:
+    """ms of each request that pauses took; a pause of `seconds` ended at `at`."""
+    if not len(at):
+        return np.zeros(len(case.roots))
+    begin = at - (seconds * 1e9).astype(np.int64)
+    begin[1:] = np.maximum(begin[1:], at[:-1])
+    took = np.maximum(at - begin, 0)
+    knots = np.stack([begin, at], axis=1).ravel()
+    total = np.stack([np.cumsum(took) - took, np.cumsum(took)], axis=1).ravel()
+    low, high = (np.interp(edge, knots, total) for edge in _bounds(case))
+    inside: Floats = (high - low) / 1e6
+    return inside
+
+
+def _rate_within(case: Case, at: Ints, rates: Floats) -> Floats:
+    """ms within each request of a quantity that grew by `rates` seconds per second until `at`."""
+    if len(at) < 2:
+        return np.zeros(len(case.roots))
+    grown = np.concatenate([[0.0], np.cumsum(rates[1:] * np.diff(at))])
+    low, high = (np.interp(edge, at, grown) for edge in _bounds(case))
+    inside: Floats = (high - low) / 1e6
+    return inside
