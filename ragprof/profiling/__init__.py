@@ -1,0 +1,1 @@
+"""Sessions: an engine looks at a program, in this process or from outside, and gives a Profile."""
