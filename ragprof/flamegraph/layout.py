@@ -1,13 +1,15 @@
 """Where the boxes of a flame graph go: stacks folded into a tree, level by level, in numpy.
 
-The stacks of one box are sorted by their next frame only when the box is drawn, so that the cost
+The stacks of one box are parted by their next frame only when the box is drawn, so that the cost
 follows the boxes on the picture and not the stacks below what was pruned. This is a most
 significant digit radix sort with the frame as the digit; positions are prefix sums of the weights.
+At most 1 / `SMALLEST` boxes of a level are drawn, which keeps the tables of digits small.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,6 +46,7 @@ class Layout:
     before_pruned: Floats | None
     value_type: ValueType
     inverted: bool
+    normalized: bool = False
 
     @property
     def total(self) -> float:
@@ -66,69 +69,70 @@ def layout(
     baseline: Profile | None = None,
     *,
     inverted: bool = False,
+    normalized: bool = False,
     smallest: float = SMALLEST,
     deepest: int = DEEPEST,
 ) -> Layout:
     """The boxes of ``profile``'s first value type, siblings ordered by name.
 
-    ``inverted`` starts at the innermost frames. ``smallest`` is the least share of the width that
-    is drawn; with a baseline a box stays when it is wide enough on either side. Raises
-    `ProfileError` when the baseline is of another value type.
+    ``inverted`` starts at the innermost frames. ``normalized`` scales the baseline to the total of
+    the profile, so that shares are compared. ``smallest`` is the least share of the width that is
+    drawn; with a baseline a box stays when it is wide enough on either side. Raises `ProfileError`
+    when the baseline is of another value type.
     """
     frames, flat, offsets, weights = _folded(profile, baseline)
-    rank = _ranks(frames)
-    lengths = np.diff(offsets)
     totals = weights.sum(axis=0)
+    if normalized and baseline is not None and totals[1] > 0:
+        weights[:, 1] *= totals[0] / totals[1]
+        totals = weights.sum(axis=0)
+    rank, ranked = _ranks(frames)
     least = np.where(totals > 0, totals * smallest, np.inf)
 
+    lengths = np.diff(offsets)
     stacks = np.arange(len(lengths), dtype=np.int64)
-    boxes = np.zeros(len(stacks), dtype=np.int64)
-    level_frame = [np.array([-1], dtype=np.int64)]
-    level_parent = [np.array([-1], dtype=np.int64)]
-    level_weight = [totals[None, :]]
-    level_x = [np.zeros(1)]
+    boxes = np.zeros(len(stacks), dtype=np.int64)  # box of each stack, numbered within the level
+    levels = [_Level(np.array([-1]), np.array([-1]), totals[None, :], np.zeros(1))]
     own: list[Floats] = []
     pruned: list[Floats] = []
     first = 0  # number of the first box of the level
     for depth in range(deepest + 1):
-        count = len(level_frame[-1])
+        count = len(levels[-1].frame)
         ending = lengths[stacks] == depth
-        own.append(_sums(boxes[ending] - first, weights[stacks[ending]], count))
-        stacks, boxes = stacks[~ending], boxes[~ending]
+        own.append(_sums(boxes[ending], weights[stacks[ending]], count))
+        if ending.any():
+            stacks, boxes = stacks[~ending], boxes[~ending]
         if depth == deepest or not len(stacks):
-            pruned.append(_sums(boxes - first, weights[stacks], count))
+            pruned.append(_sums(boxes, weights[stacks], count))
             break
         place = offsets[stacks + 1] - 1 - depth if inverted else offsets[stacks] + depth
-        key = (boxes - first) * len(frames) + rank[flat[place]]
-        order = np.argsort(key, kind="stable")
-        key, stacks, boxes = key[order], stacks[order], boxes[order]
-        starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
-        group_weight = np.add.reduceat(weights[stacks], starts, axis=0)
-        group_parent = boxes[starts]
-        group_x = _edges(level_x[-1], group_parent - first, group_weight[:, 0])
-        keep = (group_weight >= least).any(axis=1)
-        pruned.append(_sums(group_parent[~keep] - first, group_weight[~keep], count))
-        first += count
-        sizes = np.diff(np.concatenate([starts, [len(stacks)]]))
-        kept = np.repeat(keep, sizes)
-        stacks = stacks[kept]
+        group, keys, sums = _grouped(
+            boxes * len(frames) + rank[flat[place]], weights[stacks], count * len(frames)
+        )
+        parent, ranks = np.divmod(keys, len(frames))
+        edges = _edges(levels[-1].x, parent, sums[:, 0])
+        keep = (sums >= least).any(axis=1)
+        pruned.append(_sums(parent[~keep], sums[~keep], count))
+        number = np.where(keep, np.cumsum(keep) - 1, -1)
+        boxes = number[group]
+        if not keep.all():
+            drawn = boxes >= 0
+            stacks, boxes = stacks[drawn], boxes[drawn]
         if not len(stacks):
             break
-        boxes = first + np.repeat(np.arange(int(keep.sum())), sizes[keep])
-        level_frame.append(flat[place[order][starts]][keep])
-        level_parent.append(group_parent[keep])
-        level_weight.append(group_weight[keep])
-        level_x.append(group_x[keep])
+        levels.append(_Level(ranked[ranks[keep]], first + parent[keep], sums[keep], edges[keep]))
+        first += count
 
-    weight, selfs, cut = (np.concatenate(part) for part in (level_weight, own, pruned))
-    counts = [len(part) for part in level_frame]
+    weight, selfs, cut = (
+        np.concatenate(part) for part in ([level.weight for level in levels], own, pruned)
+    )
+    counts = [len(level.frame) for level in levels]
     two = baseline is not None
     return Layout(
         frames=frames,
-        frame=np.concatenate(level_frame),
-        parent=np.concatenate(level_parent),
+        frame=np.concatenate([level.frame for level in levels]),
+        parent=np.concatenate([level.parent for level in levels]),
         depth=np.repeat(np.arange(len(counts)), counts),
-        x=np.concatenate(level_x),
+        x=np.concatenate([level.x for level in levels]),
         weight=weight[:, 0],
         own=selfs[:, 0],
         pruned=cut[:, 0],
@@ -137,7 +141,33 @@ def layout(
         before_pruned=cut[:, 1] if two else None,
         value_type=profile.value_types[0],
         inverted=inverted,
+        normalized=normalized and two,
     )
+
+
+class _Level(NamedTuple):
+    frame: Ints
+    parent: Ints
+    weight: Floats
+    x: Floats
+
+
+DENSE = 4_000_000
+"""Up to so many possible keys, groups are counted in a table; beyond, they are sorted."""
+
+
+def _grouped(keys: Ints, weights: Floats, possible: int) -> tuple[Ints, Ints, Floats]:
+    """Group number of each key, the distinct keys in order, and the weights of the groups."""
+    if possible <= max(DENSE, 2 * len(keys)):
+        seen = np.zeros(possible, dtype=bool)
+        seen[keys] = True
+        distinct = np.flatnonzero(seen)
+        number = np.zeros(possible, dtype=np.int64)
+        number[distinct] = np.arange(len(distinct))
+        group = number[keys]
+    else:
+        distinct, group = np.unique(keys, return_inverse=True)
+    return group, distinct, _sums(group, weights, len(distinct))
 
 
 def summary_text(boxes: Layout) -> str:
@@ -146,15 +176,36 @@ def summary_text(boxes: Layout) -> str:
     parts = [f"{weight_text(boxes.total, kind)} {kind.type}"]
     if boxes.before is not None:
         before = float(boxes.before[0])
-        parts.append(
-            f"baseline {weight_text(before, kind)}, "
-            f"difference {weight_text(boxes.total - before, kind, sign=True)}"
-        )
+        if boxes.normalized:
+            parts.append("baseline scaled to the same total")
+        else:
+            parts.append(
+                f"baseline {weight_text(before, kind)}, "
+                f"difference {weight_text(boxes.total - before, kind, sign=True)}"
+            )
+        new, gone = one_sided(boxes)
+        if new >= 0.0005:
+            parts.append(f"{share_text(new)} in stacks that the baseline lacks")
+        if gone >= 0.0005:
+            parts.append(f"{share_text(gone)} of the baseline in stacks that are gone")
     if boxes.inverted:
         parts.append("inverted: innermost functions first")
     if boxes.pruned_share > 0:
         parts.append(f"{share_text(boxes.pruned_share)} in boxes too narrow or too deep to draw")
     return "; ".join(parts)
+
+
+def one_sided(boxes: Layout) -> tuple[float, float]:
+    """The share of the profile in boxes that the baseline lacks, and of the baseline in boxes that
+    the profile lacks; of the boxes drawn."""
+    if boxes.before is None:
+        return 0.0, 0.0
+    shares = []
+    for here, there in ((boxes.weight, boxes.before), (boxes.before, boxes.weight)):
+        alone = (here > 0) & (there == 0)
+        top = alone[1:] & ~alone[boxes.parent[1:]]
+        shares.append(float(here[1:][top].sum() / here[0]) if here[0] else 0.0)
+    return shares[0], shares[1]
 
 
 def _folded(
@@ -186,11 +237,12 @@ def _folded(
     return tuple(interned), np.concatenate(flat), offsets, np.concatenate(weights)
 
 
-def _ranks(frames: tuple[Frame, ...]) -> Ints:
-    """The place of every frame in the order of names."""
+def _ranks(frames: tuple[Frame, ...]) -> tuple[Ints, Ints]:
+    """The place of every frame in the order of names, and the frames in that order."""
+    ranked = np.array(sorted(range(len(frames)), key=frames.__getitem__), dtype=np.int64)
     ranks = np.zeros(len(frames), dtype=np.int64)
-    ranks[sorted(range(len(frames)), key=frames.__getitem__)] = np.arange(len(frames))
-    return ranks
+    ranks[ranked] = np.arange(len(frames))
+    return ranks, ranked
 
 
 def _sums(groups: Ints, weights: Floats, count: int) -> Floats:
