@@ -1,0 +1,1 @@
+"""Objectives, error budgets, burn rates, and alert rules replayed on history."""
