@@ -152,6 +152,15 @@ class Sampler:
         """The sinks that are in."""
         return list(self._sinks.present)
 
+    @property
+    def suspended(self) -> Suspended:
+        """What knows the numbers of tasks."""
+        return self._suspended
+
+    def thread_label(self, ident: int) -> Label:
+        """The span that a worker thread works for; unknown when that is not known."""
+        return self._workers.label(ident)
+
     def flush_soon(self) -> None:
         """Give out at the next tick what was sampled so far."""
         self._next_flush = 0
@@ -502,9 +511,11 @@ class Sampler:
             self._last_adapt = now
             lines.append(self._stats(now))
         if lines and (self._spool is None or self._spool.write(lines)):
-            self._sinks.write(lines)
+            complete = self._sinks.write(lines)
             self._stacks.new_frames = []
             self._stacks.new_stacks = []
+            if not complete:
+                self._tell_anew()
             self._rows = []
             self._open_rows.clear()
             self._flushes += 1
@@ -512,13 +523,16 @@ class Sampler:
         if self._sinks.pending:
             stats = self._stats(now)
             if self._sinks.settle([self._process, stats], [stats]):
-                self._stacks.retell()  # who comes late has missed what was told before
-                self._suspended.forget()
+                self._tell_anew()  # who comes late has missed what was told before
         if final:
             self._sinks.close()
             if self._spool is not None:
                 self._spool.close()
             self._spool = None
+
+    def _tell_anew(self) -> None:
+        self._stacks.retell()
+        self._suspended.forget()
 
     def _stats(self, now: int) -> dict[str, Any]:
         seconds = max((self._last_tick - self._started) / 1e9, 1e-9)

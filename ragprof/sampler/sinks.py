@@ -16,7 +16,9 @@ Line = dict[str, Any]
 class Sink(Protocol):
     """Takes lines of the spool. Errors that it raises take it out, and nothing else."""
 
-    def write(self, lines: list[Line]) -> bool: ...
+    def write(self, lines: list[Line]) -> bool:
+        """Take the lines; False when frames and stacks must be told anew."""
+        ...
 
     def close(self) -> None: ...
 
@@ -50,9 +52,12 @@ class Sinks:
         """Whether a sink waits to come in or to go."""
         return bool(self._coming or self._going)
 
-    def write(self, lines: list[Line]) -> None:
+    def write(self, lines: list[Line]) -> bool:
+        """Give the lines to every sink; False when frames and stacks must be told anew."""
+        complete = True
         for sink in list(self.present):
-            self._give(sink, lines)
+            complete = self._give(sink, lines) and complete
+        return complete
 
     def settle(self, hello: list[Line], goodbye: list[Line]) -> bool:
         """Let in and out who waits, right after a write; True when a sink came in."""
@@ -85,10 +90,10 @@ class Sinks:
         """The sinks that go on in a forked child; the others are the parent's alone."""
         return [sink for sink in self.present if sink.forked()]
 
-    def _give(self, sink: Sink, lines: list[Line]) -> None:
+    def _give(self, sink: Sink, lines: list[Line]) -> bool:
         try:
-            if lines:
-                sink.write(lines)
+            return not lines or sink.write(lines)
         except Exception:  # noqa: BLE001  # a broken sink is no reason to end the sampling
             if sink in self.present:
                 self.present.remove(sink)
+            return True

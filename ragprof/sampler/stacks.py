@@ -26,6 +26,11 @@ def origin_of(file: str) -> str:
     return "app"
 
 
+def is_sampler(code: CodeType) -> bool:
+    """Whether code is that of this folder."""
+    return os.path.dirname(code.co_filename) == _HERE
+
+
 class StackTable:
     """Numbers frames and stacks and keeps what the spool has not stored yet."""
 
@@ -120,7 +125,7 @@ class StackTable:
         if known is not None:
             return known[0]
         file = code.co_filename
-        if os.path.dirname(file) == _HERE:
+        if is_sampler(code):
             self._frames[id(code)] = (0, code)
             return 0
         self._frame_count += 1
