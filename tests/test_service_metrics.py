@@ -149,7 +149,7 @@ def test_decorator_takes_the_status_from_response_error_and_exception() -> None:
         return {}
 
     def count(status: int) -> float:
-        labels = {"method": "unknown", "endpoint": "/decorated", "status_code": str(status)}
+        labels = {"method": "other", "endpoint": "/decorated", "status_code": str(status)}
         return value("rag_http_requests_total", **labels)
 
     asyncio.run(endpoint("accepted"))

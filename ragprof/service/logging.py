@@ -17,7 +17,7 @@ import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from ragprof.service.metrics import ASGIApp, Message, Receive, Scope, Send
+from ragprof.service.asgi import ASGIApp, Message, Receive, Scope, Send
 
 QUERY_TEXT_LIMIT = 100
 
