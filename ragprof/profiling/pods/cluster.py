@@ -5,6 +5,7 @@ What the API refuses becomes `Refused` with its status and its own words.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -187,7 +188,8 @@ def connect(context: str | None = None) -> Cluster:
     Raises `PodError` when there is neither, or the kubeconfig is wrong.
     """
     try:
-        from kubernetes import client, config
+        client: Any = importlib.import_module("kubernetes.client")
+        config: Any = importlib.import_module("kubernetes.config")
     except ModuleNotFoundError as error:
         raise PodError(
             f"attaching to a pod needs {error.name!r}, which is not installed: "
@@ -216,6 +218,14 @@ def connect(context: str | None = None) -> Cluster:
     return Cluster(
         client.CoreV1Api(api), client.BatchV1Api(api), client.AuthorizationV1Api(api), namespace
     )
+
+
+def names(pod: str, namespace: str) -> tuple[str, str]:
+    """Namespace and name of ``NAMESPACE/NAME``, or of a name in ``namespace``."""
+    words = pod.removeprefix("pod/").split("/")
+    if len(words) > 2 or not all(words):
+        raise PodError(f"{pod!r} is not a pod: give NAMESPACE/NAME, or NAME.")
+    return (namespace, words[0]) if len(words) == 1 else (words[0], words[1])
 
 
 def _json(answer: Any) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import gzip
 import time
-import zlib
 from collections.abc import Callable
 from typing import Any
 
+from ragprof.profiles.content import unpacked
+from ragprof.profiles.model import ProfileError
 from ragprof.profiling.pods import inside, streams
 from ragprof.profiling.pods.cluster import PodError, Refused
 from ragprof.profiling.pods.request import Request, RungFailed
@@ -170,7 +170,6 @@ def read_log(log: str) -> Recorded:
 
 def _unpacked(text: str) -> bytes:
     try:
-        content = base64.b64decode(text, validate=True)
-        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    except (binascii.Error, OSError, EOFError, zlib.error) as error:
-        raise PodError(f"the profile in the log is damaged: {error}; try again.") from error
+        return unpacked(base64.b64decode(text, validate=True))
+    except (binascii.Error, ProfileError) as error:
+        raise PodError(f"the profile in the log is damaged: {error} Try again.") from error

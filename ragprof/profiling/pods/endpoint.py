@@ -8,7 +8,9 @@ import threading
 import time
 from typing import Any
 
-from ragprof.profiles.model import Profile
+from ragprof.profiles.content import Content
+from ragprof.profiles.model import Profile, ProfileError
+from ragprof.profiles.read import profiles_of
 from ragprof.profiling.pods.cluster import Refused
 from ragprof.profiling.pods.request import Request, RungFailed
 
@@ -28,12 +30,12 @@ def climb(request: Request) -> Profile:
             "the container declares no port, so its endpoint is not known",
             "the endpoint of ragprof.service, and --port",
         )
-    failures = []
+    failures: list[tuple[int, RungFailed]] = []
     for port in ports:
         try:
             return _fetch(request, port)
-        except RungFailed as failed:
-            failures.append((port, failed))
+        except RungFailed as error:
+            failures.append((port, error))
     # An answer without permission tells more than no answer.
     port, failed = next((each for each in failures if "token" in each[1].allow), failures[0])
     raise RungFailed(f"port {port}: {failed.reason}", failed.allow)
@@ -71,9 +73,10 @@ def _fetch(request: Request, port: int) -> Profile:
             f"{PATH} answers {status}{': ' + said if said and status != 404 else ''}",
             "the profiler's endpoint in the service (ragprof.service), which is off by default",
         )
-    from ragprof.profiles.formats import pprof
-
-    profile = pprof.loads(content)
+    try:
+        profile = profiles_of(Content(content, "profile.pb.gz"))[0]
+    except (ProfileError, IndexError) as error:
+        raise RungFailed(f"{PATH} answered with something else than a profile: {error}") from error
     notes = (*profile.notes, f"the service's own sampler, by port-forward to port {port}")
     return profile._with(name=profile.name or str(target), notes=notes)
 

@@ -40,7 +40,7 @@ def climb(request: Request) -> Profile:
         )
     py_spy = b"" if request.image else delivery.binary(_machine(request))
     uid, gid = _user(request)
-    failures = []
+    failures: list[str] = []
     for number, security in enumerate([_same_user(uid, gid), TRACER]):
         try:
             recorded = _attempt(request, f"ragprof-{request.names}-{number}", security, py_spy)
@@ -71,7 +71,7 @@ def _attempt(request: Request, name: str, security: dict[str, Any], py_spy: byte
     def state() -> dict[str, Any]:
         pod = request.cluster.get_pod(target.namespace, target.pod)
         statuses = pod["status"].get("ephemeralContainerStatuses") or ()
-        found = next((each for each in statuses if each["name"] == name), {})
+        found: dict[str, Any] = next((each for each in statuses if each["name"] == name), {})
         return dict(found.get("state") or {})
 
     return detached.record(request, target.pod, target.namespace, name, state, py_spy)

@@ -12,7 +12,13 @@ from ragprof.profiling.pods.cluster import PodError
 from ragprof.profiling.pods.request import Request, RungFailed
 from ragprof.profiling.pyspy import Options
 
-RUNGS = {"exec": execution, "endpoint": endpoint, "ephemeral": ephemeral, "job": job}
+
+RUNGS: dict[str, tuple[str, Callable[[Request], Profile]]] = {
+    "exec": (execution.NAME, execution.climb),
+    "endpoint": (endpoint.NAME, endpoint.climb),
+    "ephemeral": (ephemeral.NAME, ephemeral.climb),
+    "job": (job.NAME, job.climb),
+}
 
 
 def attach(
@@ -58,7 +64,7 @@ def attach(
     if unknown or not rungs:
         raise PodError(f"rungs are {', '.join(RUNGS)}; not {', '.join(sorted(unknown)) or 'none'}.")
     connection = clusters.connect(context)
-    namespace, name = _names(pod, connection.namespace)
+    namespace, name = clusters.names(pod, connection.namespace)
     try:
         seen = connection.get_pod(namespace, name)
     except clusters.Refused as refused:
@@ -83,11 +89,11 @@ def climb(request: Request, rungs: tuple[str, ...]) -> Profile:
     """The Profile of the first rung that holds. Raises `PodError` with one line per rung."""
     failures: list[str] = []
     for name in rungs:
-        rung = RUNGS[name]
+        title, climb_rung = RUNGS[name]
         try:
-            profile = rung.climb(request)
+            profile = climb_rung(request)
         except RungFailed as failed:
-            failures.append(line(rung.NAME, failed))
+            failures.append(line(title, failed))
             request.say(failures[-1])
             continue
         return profile._with(notes=(*profile.notes, *failures))
@@ -102,10 +108,3 @@ def line(name: str, failed: RungFailed) -> str:
     """What is said of a rung that failed: one line."""
     reason = " ".join(failed.reason.split()).rstrip(".")
     return f"{name}: {reason}" + (f". To allow: {failed.allow}" if failed.allow else "")
-
-
-def _names(pod: str, namespace: str) -> tuple[str, str]:
-    words = pod.removeprefix("pod/").split("/")
-    if len(words) > 2 or not all(words):
-        raise PodError(f"{pod!r} is not a pod: give NAMESPACE/NAME, or NAME.")
-    return (namespace, words[0]) if len(words) == 1 else (words[0], words[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from string import Template
 from typing import NamedTuple
 
@@ -105,7 +106,7 @@ def role(rung: Rung, namespace: str, user: str = "SOMEBODY") -> str:
     return _ROLE.substitute(name=rung.name, namespace=namespace, rules=rules, user=user)
 
 
-def allowed(cluster: Cluster, namespace: str) -> dict[str, list[str]]:
+def lacking(cluster: Cluster, namespace: str) -> dict[str, list[str]]:
     """By rung: what this user lacks for it, as ``verb resource``; empty: nothing."""
     return {
         rung.name: [
@@ -118,28 +119,20 @@ def allowed(cluster: Cluster, namespace: str) -> dict[str, list[str]]:
     }
 
 
-def explain(namespace: str = "NAMESPACE", lacking: dict[str, list[str]] | None = None) -> str:
-    """All rungs with what to allow for each; with ``lacking`` (see `allowed`) also what misses."""
+def explain(namespace: str = "NAMESPACE", missing: dict[str, list[str]] | None = None) -> str:
+    """All rungs with what to allow for each; ``missing`` (see `lacking`) tells what a user has."""
     parts = [
         "# The ways into a pod, in the order in which `ragprof attach --pod` tries them.\n"
         "# One is enough; the first needs the least.\n"
     ]
     for number, rung in enumerate(RUNGS, 1):
         state = ""
-        if lacking is not None:
-            missing = lacking[rung.name]
-            state = (
-                f"# You lack: {', '.join(missing)}\n" if missing else "# You have these rights.\n"
-            )
-        comment = "".join(f"# {line}\n" for line in _wrapped(rung.text))
+        if missing is not None:
+            those = ", ".join(missing[rung.name])
+            state = f"# You lack: {those}\n" if those else "# You have these rights.\n"
+        comment = "".join(f"# {line}\n" for line in textwrap.wrap(rung.text, 96))
         parts.append(
             f"# {number}. {rung.title}\n{comment}{state}{role(rung, namespace)}"
             + ("".join(f"# {line}\n" for line in rung.pod.splitlines()) if rung.pod else "")
         )
     return "---\n".join(parts)
-
-
-def _wrapped(text: str) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, 96)

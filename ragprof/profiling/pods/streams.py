@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ragprof.profiles.content import MOST_BYTES
 from ragprof.profiling.pods.cluster import PodError
 
 STDIN, STDOUT, STDERR, STATUS = 0, 1, 2, 3
@@ -105,6 +106,8 @@ def record(
                 stream.write_channel(STDIN, b"stop\n")
             if not alive:
                 break
+            if len(recorded.content) + len(pending) > MOST_BYTES:
+                raise PodError("the container sends more than any profile has; it is not read on.")
             if time.monotonic() > deadline:
                 raise PodError(
                     f"the recorder gave no answer for {GRACE:g} s after its time: "

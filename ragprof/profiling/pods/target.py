@@ -141,13 +141,13 @@ def choose(pod: dict[str, Any], namespace: str, name: str, container: str | None
         )
     if (pod.get("metadata") or {}).get("deletionTimestamp"):
         raise PodError(f"{where} is being deleted: choose the pod that replaces it.")
-    seen = next(
+    seen: dict[str, Any] = next(
         (each for each in status.get("containerStatuses") or () if each["name"] == container), {}
     )
-    state = seen.get("state") or {}
+    state: dict[str, Any] = seen.get("state") or {}
     if "running" not in state:
-        kind, detail = next(iter(state.items()), ("unknown", {}))
-        reason = (detail or {}).get("reason") or "no reason given"
+        kind = next(iter(state), "unknown")
+        reason = (state.get(kind) or {}).get("reason") or "no reason given"
         raise PodError(
             f"container {container!r} of {where} is not running ({kind}: {reason}): wait until it "
             "runs, or look at `kubectl describe pod`."
