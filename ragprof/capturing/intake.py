@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from ragprof.errors import RagprofError
 from ragprof.journal import Journal
 from ragprof.manifest import RecordingError
-from ragprof.sources import otlp, otlp_metrics
+from ragprof.sources import otlp, otlp_decode, otlp_metrics
 from ragprof.sources.series import SeriesDictionary
 
 MAX_BODY = 32 << 20  # bytes as sent; an SDK's batch is below 1 MiB
@@ -95,21 +95,20 @@ class Intake:
         Raises BadPayload for garbage and Unavailable when the journal cannot write.
         """
         try:
-            message = otlp.parse(signal, body, is_json=is_json)
             if signal == "metrics":
+                message = otlp.parse(signal, body, is_json=is_json)
                 rows, refused = otlp_metrics.metrics(
                     message, self._series, str(process) if process else ""
                 )
-            elif signal == "traces":
-                rows, refused = otlp.spans(message)
+                resources = list(otlp.resources(message))
             else:
-                rows, refused = otlp.logs(message)
+                rows, refused, resources = otlp_decode.decode(signal, body, is_json=is_json)
         except otlp.BadPayload:
             self._journal.refuse(f"request that is not OTLP {signal}")
             raise
         except RecordingError as error:
             raise self._unwritable(error) from error
-        for resource in otlp.resources(message):
+        for resource in resources:
             self._resource_seen(resource, process)
         table = "spans" if signal == "traces" else signal
         try:

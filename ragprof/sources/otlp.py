@@ -152,17 +152,17 @@ def spans(message: ExportTraceServiceRequest) -> tuple[pa.Table, Counter[str]]:
                     columns["service"].append(service)
                     columns["scope"].append(scope)
                     columns["name"].append(span.name)
-                    columns["kind"].append(_item(KINDS, span.kind))
+                    columns["kind"].append(enum_name(KINDS, span.kind))
                     columns["start"].append(span.start_time_unix_nano)
                     columns["duration_ns"].append(
                         max(0, min(span.end_time_unix_nano, LATEST_NS) - span.start_time_unix_nano)
                     )
-                    columns["status"].append(_item(STATUSES, span.status.code))
+                    columns["status"].append(enum_name(STATUSES, span.status.code))
                     columns["status_message"].append(span.status.message)
                     columns["attributes"].append(pairs(span.attributes))
                     columns["resource"].append(resource)
-                    columns["events"].append(_events(span.events))
-                    columns["links"].append(_links(span.links))
+                    columns["events"].append(events_json(span.events))
+                    columns["links"].append(links_json(span.links))
         return table(SPANS, columns), refused
 
 
@@ -223,7 +223,7 @@ def _id(raw: bytes, length: int) -> str:
     return raw.hex() if len(raw) == length and any(raw) else ""
 
 
-def _item(names: tuple[str, ...], number: int) -> str:
+def enum_name(names: tuple[str, ...], number: int) -> str:
     return names[number] if 0 <= number < len(names) else names[0]
 
 
@@ -260,7 +260,7 @@ _LEVELS = {
 }
 
 
-def _events(events: Any) -> str:
+def events_json(events: Any) -> str:
     if not events:
         return "[]"
     return json.dumps(
@@ -276,7 +276,7 @@ def _events(events: Any) -> str:
     )
 
 
-def _links(links: Any) -> str:
+def links_json(links: Any) -> str:
     if not links:
         return "[]"
     return json.dumps(

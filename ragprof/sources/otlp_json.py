@@ -2,6 +2,7 @@
 
 Written by hand because protobuf's own JSON reader takes ids for base64, and OTLP writes them in
 hex (opentelemetry-proto, "JSON Protobuf Encoding"). Unknown fields are ignored, as it demands.
+Ids in base64 are understood as well: by their length they cannot be taken for hex.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-HEX_FIELDS = {"trace_id", "span_id", "parent_span_id"}
+ID_FIELDS = {"trace_id": 16, "span_id": 8, "parent_span_id": 8}
 _FLOATS = {FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT}
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32,
@@ -98,7 +99,10 @@ def _bytes(field: FieldDescriptor, value: Any) -> bytes:
     if not isinstance(value, str):
         raise TypeError(f"{field.json_name} must be a string")
     try:
-        if field.name in HEX_FIELDS:
+        if field.name in ID_FIELDS:
+            # protobuf's own writers put ids into base64, which is shorter than hex
+            if len(value) == (ID_FIELDS[field.name] + 2) // 3 * 4:
+                return base64.b64decode(value, validate=True)
             return bytes.fromhex(value)
         return base64.b64decode(value, validate=True)
     except (ValueError, binascii.Error) as error:
