@@ -8,22 +8,47 @@ trees are built when something is drawn.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ragprof.errors import RagprofError
+from ragprof.profiles.columns import (
+    NO_TIME,
+    Chunk,
+    Floats,
+    Ints,
+    Label,
+    ints,
+    joined,
+    joined_labels,
+    optional,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+__all__ = [
+    "MOST_STACK_FRAMES",
+    "NO_TIME",
+    "Clock",
+    "Floats",
+    "Frame",
+    "Ints",
+    "Label",
+    "Profile",
+    "ProfileBuilder",
+    "ProfileError",
+    "ValueType",
+]
 
-NO_TIME = np.iinfo(np.int64).min
-"""Stands in `Profile.times` for a sample without a time."""
+MOST_STACK_FRAMES = 1 << 27
+"""Frames of all distinct stacks of one profile together: 2 GiB in memory."""
+
+Clock = Literal["utc", "start"]
+"""What `Profile.times` count from: 1970 in UTC, or a beginning that only the recorder knows."""
 
 
 class ProfileError(RagprofError):
@@ -52,18 +77,6 @@ class ValueType(NamedTuple):
     """nanoseconds, count, bytes, ..."""
 
 
-@dataclass(frozen=True)
-class Label:
-    """A label of every sample: codes into a vocabulary; the empty string is "no label"."""
-
-    codes: Ints
-    vocabulary: tuple[str, ...]
-
-    def values(self) -> list[str]:
-        """The label of each sample as text."""
-        return [self.vocabulary[code] for code in self.codes.tolist()]
-
-
 _KEY = object()
 
 
@@ -73,9 +86,10 @@ class Profile:
     ``frames``: the distinct frames. ``stack_offsets`` (stacks + 1), ``stack_frames`` and
     ``stack_lines``: stack ``i`` is ``stack_frames[offsets[i]:offsets[i + 1]]``, outermost first,
     with the line that runs in each frame (0: unknown). ``sample_stacks`` (samples): the stack of
-    each sample. ``values`` (samples x value types): the weights. ``times`` (ns since 1970, UTC, or
-    `NO_TIME`), ``threads``, ``tasks`` (0: none): per sample, or None where nothing is known.
-    ``labels``: by name, for example trace_id, span_id, state.
+    each sample. ``values`` (samples x value types): the weights. ``times`` (ns, or `NO_TIME`),
+    ``threads``, ``tasks`` (0: none): per sample, or None where nothing is known. ``clock``: "utc"
+    when the times are ns since 1970, "start" when they are ns since some beginning that the file
+    does not place. ``labels``: by name, for example trace_id, span_id, state, thread_name.
     """
 
     frames: tuple[Frame, ...]
@@ -91,6 +105,7 @@ class Profile:
     labels: Mapping[str, Label]
     name: str
     notes: tuple[str, ...]
+    clock: Clock
 
     def __init__(self, key: object, **parts: Any) -> None:
         if key is not _KEY:
@@ -169,31 +184,40 @@ class Profile:
             )
         return self._with(values=self.values * factor)
 
+    def named(self, name: str, *notes: str) -> Profile:
+        """The same profile under a name, with more notes."""
+        return self._with(name=name, notes=(*self.notes, *notes))
+
     def _with(self, **changed: Any) -> Profile:
         parts = {name: getattr(self, name) for name in Profile.__annotations__}
         return Profile(_KEY, **{**parts, **changed})
 
-    def to_pandas(self) -> pd.DataFrame:
-        """One row per sample: stack (tuple of function names), the values, times and labels."""
-        import pandas as pd
+    def to_pandas(
+        self,
+        by: Literal["sample", "stack"] = "sample",
+        frames: Literal["stack", "columns"] = "stack",
+    ) -> pd.DataFrame:
+        """One row per sample, or per distinct stack with its weights summed.
 
-        names = [
-            tuple(frame.function for frame in self.stack(index))
-            for index in range(self.stack_count)
-        ]
-        columns: dict[str, Any] = {"stack": [names[index] for index in self.sample_stacks.tolist()]}
-        for index, kind in enumerate(self.value_types):
-            columns[f"{kind.type}_{kind.unit}"] = self.values[:, index]
-        if self.times is not None:
-            nothing = self.times == NO_TIME
-            times = pd.Series(pd.to_datetime(np.where(nothing, 0, self.times), utc=True, unit="ns"))
-            columns["time"] = times.mask(nothing)
-        for part in ("threads", "tasks"):
-            if getattr(self, part) is not None:
-                columns[part[:-1]] = getattr(self, part)
-        for name, label in self.labels.items():
-            columns[name] = pd.Categorical(label.values())
-        return pd.DataFrame(columns)
+        Columns: ``stack`` (tuple of function names, outermost first), or with frames="columns"
+        ``frame_0``, ``frame_1``, ... (categories; empty below the innermost); the values as
+        ``TYPE_UNIT``; per sample also ``time``, ``thread``, ``task`` and the labels.
+        """
+        from ragprof.profiles import tabular
+
+        return tabular.to_pandas(self, by, frames)
+
+    def sql(self, query: str) -> pd.DataFrame:
+        """The result of one SELECT over ``samples``, ``stacks`` and ``frames`` of this profile.
+
+        ``samples``: sample, stack_id, the values as ``TYPE_UNIT``, time (UTC; a duration when only
+        the recorder's clock is known), thread, task, labels. ``stacks``: stack_id, depth (0 is the
+        outermost), frame_id, line. ``frames``: frame_id, function, module, file, line, origin. It
+        can only read. Raises `ragprof.query.QueryError`.
+        """
+        from ragprof.profiles import tabular
+
+        return tabular.sql(self, query)
 
     def functions(self, value: int = 0) -> pd.DataFrame:
         """Self and total weight of every function, the largest self first.
@@ -201,23 +225,40 @@ class Profile:
         Columns: function, module, file, line, self, total (in the unit of the value type). A
         recursive function counts once per sample in its total, so no total exceeds the profile's.
         """
-        import pandas as pd
+        from ragprof.profiles import tabular
 
-        weights = self.stack_weights(value)
-        lengths = np.diff(self.stack_offsets)
-        own = np.zeros(len(self.frames))
-        leaves = lengths > 0
-        np.add.at(own, self.stack_frames[self.stack_offsets[1:][leaves] - 1], weights[leaves])
-        owners = np.repeat(np.arange(self.stack_count), lengths)
-        pairs = pd.unique(owners * max(1, len(self.frames)) + self.stack_frames)
-        stacks, frames = np.divmod(pairs, max(1, len(self.frames)))
-        total = np.bincount(frames, weights=weights[stacks], minlength=len(self.frames))
-        table = pd.DataFrame(self.frames, columns=list(Frame._fields)).drop(columns="origin")
-        table["self"], table["total"] = own, total
-        table = table[table["total"] > 0]
-        return table.sort_values(
-            ["self", "total", "function"], ascending=[False, False, True], ignore_index=True
-        )
+        return tabular.functions(self, value)
+
+    def write(self, path: str | Path, *, format: str | None = None, alpha: bool = False) -> Path:
+        """Writes the profile in a format, else in that of the name of ``path``; returns the path.
+
+        `.speedscope.json`, `.pb.gz`, `.collapsed` and `.folded`, `.trace.json`; `.otlp` only with
+        ``alpha=True``. What the format cannot carry is told in a `LossWarning`. Raises
+        `ProfileError` for another name and for a profile that the format cannot hold.
+        """
+        from ragprof.profiles.write import write_profile
+
+        return write_profile(self, path, format=format, alpha=alpha)
+
+    def to_speedscope(self, path: str | Path) -> Path:
+        """Writes JSON for speedscope; see `write`."""
+        return self.write(path, format="speedscope")
+
+    def to_pprof(self, path: str | Path) -> Path:
+        """Writes pprof's compressed protocol buffer, for ``go tool pprof``; see `write`."""
+        return self.write(path, format="pprof")
+
+    def to_collapsed(self, path: str | Path) -> Path:
+        """Writes collapsed stacks, one a line, for inferno and flamegraph.pl; see `write`."""
+        return self.write(path, format="collapsed")
+
+    def to_chrome(self, path: str | Path) -> Path:
+        """Writes trace events for Perfetto and chrome://tracing; see `write`."""
+        return self.write(path, format="chrome")
+
+    def to_otlp(self, path: str | Path, *, alpha: bool = False) -> Path:
+        """Writes OTLP profiles, whose format is not stable yet: needs ``alpha=True``."""
+        return self.write(path, format="otlp", alpha=alpha)
 
     def flamegraph(self, baseline: Profile | None = None, title: str = "") -> Any:
         """A flame graph that shows itself in a notebook, against ``baseline`` if given."""
@@ -248,18 +289,21 @@ class ProfileBuilder:
         value_types: Sequence[ValueType] = (ValueType("wall", "nanoseconds"),),
         *,
         name: str = "",
+        clock: Clock = "utc",
     ) -> None:
         if not value_types:
             raise ProfileError("a profile needs at least one value type, such as wall nanoseconds.")
         self.value_types = tuple(ValueType(*kind) for kind in value_types)
         self.name = name
+        self.clock = clock
         self._frames: dict[Frame, int] = {}
         self._stacks: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
         self._stack_frames: list[Ints] = []
         self._stack_lines: list[Ints] = []
         self._lengths: list[Ints] = []
         self._stack_count = 0
-        self._chunks: list[_Chunk] = []
+        self._stack_size = 0
+        self._chunks: list[Chunk] = []
         self._single: list[tuple[Any, ...]] = []
         self._notes: list[str] = []
 
@@ -301,6 +345,12 @@ class ProfileBuilder:
             )
         if len(frames) != len(lines) or int(lengths.sum()) != len(frames):
             raise ProfileError("frames, lines and lengths of the stacks do not fit together.")
+        self._stack_size += len(frames)
+        if self._stack_size > MOST_STACK_FRAMES:
+            raise ProfileError(
+                f"the first {self._stack_count + len(lengths):,} stacks have more than "
+                f"{MOST_STACK_FRAMES:,} frames together, which is the most that a profile holds."
+            )
         first = self._stack_count
         self._stack_frames.append(frames)
         self._stack_lines.append(lines)
@@ -339,9 +389,11 @@ class ProfileBuilder:
         ids = np.asarray(stacks, dtype=np.int64)
         weights = np.asarray(values, dtype=np.float64)
         weights = weights.reshape(len(ids), len(self.value_types))
-        self._chunks.append(
-            _Chunk(ids, weights, _ints(times), _ints(threads), _ints(tasks), dict(labels or {}))
-        )
+        chunk = Chunk(ids, weights, ints(times), ints(threads), ints(tasks), dict(labels or {}))
+        fault = chunk.fault()
+        if fault:
+            raise ProfileError(fault)
+        self._chunks.append(chunk)
 
     def _flush(self) -> None:
         if not self._single:
@@ -363,7 +415,7 @@ class ProfileBuilder:
 
         values = np.array([row[1] for row in rows], dtype=np.float64)
         self._chunks.append(
-            _Chunk(
+            Chunk(
                 np.array([row[0] for row in rows], dtype=np.int64),
                 values.reshape(len(rows), len(self.value_types)),
                 column_of(2, NO_TIME),
@@ -377,8 +429,8 @@ class ProfileBuilder:
         """The Profile. Raises `ProfileError` naming the sample that breaks a rule."""
         self._flush()
         chunks = self._chunks
-        lengths = _joined(self._lengths)
-        sample_stacks = _joined([chunk.stacks for chunk in chunks])
+        lengths = joined(self._lengths)
+        sample_stacks = joined([chunk.stacks for chunk in chunks])
         values = (
             np.concatenate([chunk.values for chunk in chunks])
             if chunks
@@ -401,70 +453,16 @@ class ProfileBuilder:
             _KEY,
             frames=tuple(self._frames),
             stack_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            stack_frames=_joined(self._stack_frames),
-            stack_lines=_joined(self._stack_lines),
+            stack_frames=joined(self._stack_frames),
+            stack_lines=joined(self._stack_lines),
             sample_stacks=sample_stacks,
             values=values,
             value_types=self.value_types,
-            times=_optional([(chunk.times, len(chunk.stacks)) for chunk in chunks], int(NO_TIME)),
-            threads=_optional([(chunk.threads, len(chunk.stacks)) for chunk in chunks], 0),
-            tasks=_optional([(chunk.tasks, len(chunk.stacks)) for chunk in chunks], 0),
-            labels=_joined_labels(chunks),
+            times=optional([(chunk.times, len(chunk.stacks)) for chunk in chunks], int(NO_TIME)),
+            threads=optional([(chunk.threads, len(chunk.stacks)) for chunk in chunks], 0),
+            tasks=optional([(chunk.tasks, len(chunk.stacks)) for chunk in chunks], 0),
+            labels=joined_labels(chunks),
             name=self.name,
             notes=tuple(self._notes),
+            clock=self.clock,
         )
-
-
-@dataclass
-class _Chunk:
-    stacks: Ints
-    values: Floats
-    times: Ints | None
-    threads: Ints | None
-    tasks: Ints | None
-    labels: dict[str, Label]
-
-    def __post_init__(self) -> None:
-        columns = [self.times, self.threads, self.tasks]
-        columns += [label.codes for label in self.labels.values()]
-        if any(column is not None and len(column) != len(self.stacks) for column in columns):
-            raise ProfileError(f"columns of {len(self.stacks)} samples have different lengths.")
-        for name, label in self.labels.items():
-            codes = label.codes
-            if len(codes) and (codes.min() < 0 or codes.max() >= len(label.vocabulary)):
-                raise ProfileError(f"label {name!r} has a code outside its vocabulary.")
-
-
-def _ints(column: ArrayLike | None) -> Ints | None:
-    return None if column is None else np.asarray(column, dtype=np.int64)
-
-
-def _joined(parts: Sequence[Ints]) -> Ints:
-    return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
-
-
-def _optional(parts: Sequence[tuple[Ints | None, int]], nothing: int) -> Ints | None:
-    if all(part is None for part, _ in parts):
-        return None
-    return _joined(
-        [
-            np.full(length, nothing, dtype=np.int64) if part is None else part
-            for part, length in parts
-        ]
-    )
-
-
-def _joined_labels(chunks: Sequence[_Chunk]) -> dict[str, Label]:
-    labels: dict[str, Label] = {}
-    for name in {name: None for chunk in chunks for name in chunk.labels}:
-        codes: dict[str, int] = {"": 0}
-        columns = []
-        for chunk in chunks:
-            label = chunk.labels.get(name)
-            if label is None:
-                columns.append(np.zeros(len(chunk.stacks), dtype=np.int64))
-                continue
-            renamed = [codes.setdefault(text, len(codes)) for text in label.vocabulary]
-            columns.append(np.array(renamed or [0], dtype=np.int64)[label.codes])
-        labels[name] = Label(_joined(columns), tuple(codes))
-    return labels

@@ -88,7 +88,7 @@ def with_wait_frames(profile: Profile) -> Profile:
         return profile
     states = profile.labels["state"]
     waits = profile.labels.get("wait", Label(np.zeros(len(profile), dtype=np.int64), ("",)))
-    builder = ProfileBuilder(profile.value_types, name=profile.name)
+    builder = ProfileBuilder(profile.value_types, name=profile.name, clock=profile.clock)
     for text in profile.notes:
         builder.note(text)
     for frame in profile.frames:
