@@ -33,6 +33,8 @@ class Outcome:
     status: int
     seconds: float
     error: BaseException | None = None
+    close_code: int | None = None
+    """Why a web socket was closed; None for a request."""
 
 
 async def follow(
@@ -72,8 +74,7 @@ async def follow(
         if kind == "http.response.start":
             status = message["status"]
             trailers = message.get("trailers", False)
-            if header is not None:
-                message = {**message, "headers": [*message.get("headers", ()), header]}
+            message = _with_header(message, header)
         await send(message)
         if (
             (kind == "http.response.body" and not trailers and not message.get("more_body"))
@@ -97,3 +98,78 @@ async def follow(
         finish("disconnected", status or CLIENT_CLOSED)
     else:  # returned without any answer: the server sends 500
         finish("failed", 500)
+
+
+async def follow_websocket(
+    app: ASGIApp,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    on_handshake: Callable[[int], None] | None = None,
+    on_end: Callable[[Outcome], None] | None = None,
+    header: tuple[bytes, bytes] | None = None,
+) -> None:
+    """`follow` for a web socket.
+
+    `on_handshake` is called once with the status of the handshake: 101, that of a refusal (403
+    when the application closes before it accepts, as servers answer then), 500 or 499. `on_end` is
+    called once, when the application returns; that the other side left is an ordinary end.
+    """
+    status = 0
+    close_code: int | None = None
+    started = time.perf_counter()
+
+    def handshake(code: int) -> None:
+        nonlocal status
+        if not status:
+            status = code
+            if on_handshake is not None:
+                on_handshake(code)
+
+    def finish(end: End, error: BaseException | None = None) -> None:
+        if on_end is not None:
+            on_end(Outcome(end, status, time.perf_counter() - started, error, close_code))
+
+    async def followed_receive() -> Message:
+        nonlocal close_code
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            close_code = message.get("code", 1005)
+        return message
+
+    async def followed_send(message: Message) -> None:
+        nonlocal close_code
+        kind = message["type"]
+        if kind == "websocket.accept":
+            handshake(101)
+            message = _with_header(message, header)
+        elif kind == "websocket.http.response.start":
+            handshake(message["status"])
+            message = _with_header(message, header)
+        elif kind == "websocket.close":
+            handshake(403)
+            close_code = message.get("code", 1000)
+        await send(message)
+
+    try:
+        await app(scope, followed_receive, followed_send)
+    except Exception as error:
+        handshake(500)
+        # Starlette's way to say that the other side left.
+        left = type(error).__name__ == "WebSocketDisconnect" and close_code is not None
+        finish("completed" if left else "failed", None if left else error)
+        raise
+    except BaseException as error:
+        handshake(CLIENT_CLOSED)
+        finish("cancelled", error)
+        raise
+    handshake(500)
+    finish("completed" if status != 500 else "failed")
+
+
+def _with_header(message: Message, header: tuple[bytes, bytes] | None) -> Message:
+    """The start of an answer with one more header, unless the application set it itself."""
+    headers = list(message.get("headers", ()))
+    if header is None or any(name.lower() == header[0] for name, _ in headers):
+        return message
+    return {**message, "headers": [*headers, header]}

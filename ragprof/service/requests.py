@@ -15,12 +15,12 @@ from opentelemetry import trace
 from ragprof.service.asgi import (
     CLIENT_CLOSED,
     ASGIApp,
-    Message,
     Outcome,
     Receive,
     Scope,
     Send,
     follow,
+    follow_websocket,
 )
 from ragprof.service.collectors import (
     active_requests,
@@ -63,7 +63,11 @@ class MetricsMiddleware:
         # Routing comes later; until then a request counts under the route that will take it.
         expected = self.endpoint(scope) if self.endpoint else self.routes.expected(scope)
         if kind == "websocket":
-            await self._websocket(expected, scope, receive, send)
+
+            def answered(status: int) -> None:
+                http_requests.labels("GET", expected, str(status)).inc()
+
+            await follow_websocket(self.app, scope, receive, send, on_handshake=answered)
             return
         server_span = trace.get_current_span()
         in_progress = active_requests.labels(expected)
@@ -75,34 +79,6 @@ class MetricsMiddleware:
 
         in_progress.inc()
         await follow(self.app, scope, receive, send, end)
-
-    async def _websocket(self, endpoint: str, scope: Scope, receive: Receive, send: Send) -> None:
-        answered = False
-
-        def answer(status: int) -> None:
-            nonlocal answered
-            if not answered:
-                answered = True
-                http_requests.labels("GET", endpoint, str(status)).inc()
-
-        async def counted_send(message: Message) -> None:
-            kind = message["type"]
-            if kind == "websocket.accept":
-                answer(101)
-            elif kind == "websocket.http.response.start":
-                answer(message["status"])
-            elif kind == "websocket.close":
-                answer(403)  # what servers answer to a socket that was closed before it opened
-            await send(message)
-
-        try:
-            await self.app(scope, receive, counted_send)
-        except Exception:
-            answer(500)
-            raise
-        except BaseException:
-            answer(CLIENT_CLOSED)
-            raise
 
 
 def record_request(
