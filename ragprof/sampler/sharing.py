@@ -62,3 +62,10 @@ def unshare(sampler: Any, sink: Sink) -> bool:
             else:
                 sampler.retire()
         return complete
+
+
+def flush_soon() -> None:
+    """Have what was sampled so far given to the sinks at the next tick."""
+    sampler = running()
+    if sampler is not None:
+        sampler.flush_soon()

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ragprof.sampler import sharing
 from ragprof.sampler.ring import Ring
 
 _NAME = re.compile(r"^(\d{1,20})-(\d{1,20})-(\d+)-([0-9a-f]{32})\.jsonl\.gz$")
@@ -54,7 +55,8 @@ class KeptFolder:
         rows = [{"type": "request", **asdict(request)}, *lines]
         text = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows)
         part = self.path / f".{name}.part"
-        part.write_bytes(gzip.compress(text.encode(), 5, mtime=0))
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+            stream.write(gzip.compress(text.encode(), 5, mtime=0))
         target = self.path / name
         part.replace(target)
         self.prune()
@@ -118,7 +120,7 @@ def default_folder() -> Path:
 class Keeper:
     """Keeps the samples of requests that were slow, in a thread that lives while there is work."""
 
-    def __init__(self, ring: Ring, folder: KeptFolder, per_minute: int, flush: Any) -> None:
+    def __init__(self, ring: Ring, folder: KeptFolder, per_minute: int) -> None:
         self.ring, self.folder = ring, folder
         self.kept = 0
         self.skipped = 0
@@ -126,7 +128,6 @@ class Keeper:
         self.empty = 0
         """Slow requests of which no sample was left."""
         self.problem = ""
-        self._flush = flush
         self._per_minute = per_minute
         self._recent: deque[float] = deque(maxlen=per_minute)
         self._waiting: deque[Request] = deque()
@@ -147,7 +148,9 @@ class Keeper:
             self._recent.append(now)
             self._waiting.append(request)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="ragprof-keeper", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run, name="ragprof-keeper", daemon=True
+                )
                 self._thread.start()
         return True
 
@@ -179,7 +182,7 @@ class Keeper:
         while self.ring.open and self.ring.written_ns <= request.end_ns:
             if time.monotonic() > until:
                 break
-            self._flush()
+            sharing.flush_soon()
             time.sleep(0.02)
         lines = self.ring.lines(request.start_ns, request.end_ns, {request.trace_id})
         if not any(line["type"] == "samples" for line in lines):

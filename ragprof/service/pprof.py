@@ -46,14 +46,14 @@ class Pprof:
 
     def take(self, lines: Iterable[Line], labels: Mapping[str, str]) -> None:
         """The lines of one process, and labels that all its samples get."""
-        frames: dict[int, tuple[int, int]] = {}
+        frames: dict[int, int] = {}
         stacks: dict[int, bytes] = {}
         common = b"".join(self._text(name, text) for name, text in labels.items() if text)
         for line in lines:
             if line["type"] == "frames":
                 for number, module, name, file, first_line, _ in line["rows"]:
                     function = f"{module}:{name}" if module else name
-                    frames[number] = self._function(function, file, first_line), first_line
+                    frames[number] = self._function(function, file, first_line)
             elif line["type"] == "stacks":
                 for number, path, at in line["rows"]:
                     stacks[number] = self._stack([frames[frame] for frame in path], at)
@@ -92,10 +92,10 @@ class Pprof:
         key = (name, file, max(line, 0))
         return self._functions.setdefault(key, len(self._functions) + 1)
 
-    def _stack(self, path: Sequence[tuple[int, int]], lines: Sequence[int]) -> bytes:
+    def _stack(self, path: Sequence[int], lines: Sequence[int]) -> bytes:
         """Field 1 of a sample: its locations, the innermost first."""
         packed = b""
-        for (function, _), line in zip(reversed(path), reversed(lines), strict=True):
+        for function, line in zip(reversed(path), reversed(lines), strict=True):
             key = (function, max(line, 0))
             packed += _varint(self._locations.setdefault(key, len(self._locations) + 1))
         return _bytes(1, packed)
