@@ -74,7 +74,7 @@ class Events:
         def sums(values: Floats) -> Floats:
             opened = np.concatenate([[0.0], np.cumsum(values[order])])[begun]
             closed = np.concatenate([[0.0], np.cumsum(values[by_end])])[gone]
-            return opened - closed
+            return np.asarray(opened - closed, np.float64)
 
         origin = float(self.begin.min())  # small numbers keep their digits
         share = sums(rate) * (times - origin) - sums(rate * (self.begin - origin))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ragprof.monitoring import indicators
 from ragprof.monitoring.catalogue_objectives import OBJECTIVES, Objective
 from ragprof.slo import budget, counters, objectives
 from ragprof.slo.budget import ErrorBudget
@@ -81,7 +82,7 @@ class ErrorBudgetMonitor:
                 f"objective {slo_name!r} is a mean: it has no events and so no budget; "
                 "ask for its status instead"
             )
-        asked = objectives.counters(objective.indicator)
+        asked = indicators.counters(objective.indicator)
         chosen = [each for each in (asked.total, asked.bad, asked.good) if each is not None]
         since, until = self._window(objective, window_days)
         samples = self.source.samples(chosen, since, until)
@@ -105,7 +106,7 @@ class ErrorBudgetMonitor:
         The trend is the mean of the window's second half minus that of its first.
         """
         objective = objectives.named(slo_name, self.objectives)
-        over, under = objectives.mean_counters(objective.indicator)
+        over, under = indicators.mean_counters(objective.indicator)
         since, until = self._window(objective, window_days)
         samples = self.source.samples([over, under], since, until)
         totals, counts = (counters.events(samples.series[each]) for each in (over, under))

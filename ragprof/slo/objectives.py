@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ragprof.errors import RagprofError
-from ragprof.monitoring import promql
-from ragprof.monitoring.catalogue_objectives import OBJECTIVES, WINDOW, Indicator, Objective
+from ragprof.monitoring import indicators, promql
+from ragprof.monitoring.catalogue_objectives import OBJECTIVES, Indicator, Objective
+from ragprof.monitoring.indicators import Counters
 from ragprof.monitoring.promql import Selector
 
 LARGEST = 1 << 20  # bytes of a file of objectives
@@ -27,15 +27,6 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 class ObjectiveError(RagprofError):
     """An objective that cannot be read or computed."""
-
-
-@dataclass(frozen=True)
-class Counters:
-    """The counters of an indicator of events: `total`, and either `bad` or `good` ones."""
-
-    total: Selector
-    bad: Selector | None = None
-    good: Selector | None = None
 
 
 def read(path: str | Path | None = None) -> tuple[Objective, ...]:
@@ -75,34 +66,6 @@ def named(name: str, objectives: Sequence[Objective]) -> Objective:
     raise ObjectiveError(f"there is no objective {name!r}; there are {known}")
 
 
-def counters(indicator: Indicator) -> Counters:
-    """The counters behind an indicator's queries. Raises ObjectiveError when they have others.
-
-    Understood are ``sum(increase(X[$window]))`` for `total`, and for `bad` the same (with
-    ``or … * 0`` after it), or the total minus the same, which makes X the good ones.
-    """
-    total = _selectors(indicator.total)
-    bad = _selectors(indicator.bad)
-    minus = re.match(r"\s*sum\s*\(.*?\)\s*\)\s*-\s*sum", indicator.bad, re.DOTALL)
-    if len(total) != 1 or not bad or (minus and len(bad) != 2):
-        raise ObjectiveError(
-            f"indicator {indicator.name!r}: its queries are not of counters; write total and bad "
-            "as sum(increase(COUNTER[$window]))"
-        )
-    return Counters(total[0], good=bad[1]) if minus else Counters(total[0], bad=bad[0])
-
-
-def mean_counters(indicator: Indicator) -> tuple[Selector, Selector]:
-    """Sum and count behind an indicator that is a mean. Raises ObjectiveError otherwise."""
-    found = _selectors(indicator.mean)
-    if len(found) != 2:
-        raise ObjectiveError(
-            f"indicator {indicator.name!r}: its mean is not sum(increase(X_sum[$window])) / "
-            "sum(increase(X_count[$window])); write it so"
-        )
-    return found[0], found[1]
-
-
 def of_counters(
     name: str,
     target: float,
@@ -111,35 +74,12 @@ def of_counters(
     description: str = "",
 ) -> Objective:
     """An objective over counters, with the queries that rules and dashboards use."""
-    total = _increase(counted.total)
-    if counted.bad is not None:
-        bad = f"{_increase(counted.bad)} or {total} * 0"
-    elif counted.good is not None:
-        bad = f"{total} - {_increase(counted.good)}"
-    else:
-        raise ObjectiveError(f"objective {name!r} counts neither bad nor good events; add one")
-    indicator = Indicator(name, description, "percentunit", total=total, bad=bad)
+    indicator = indicators.of_counters(name, counted, description)
     return Objective(name, indicator, target, _days(window_days), description)
-
-
-def _increase(selector: Selector) -> str:
-    return f"sum(increase({selector}[{WINDOW}]))"
 
 
 def _days(days: float) -> int:
     return int(days) if days == int(days) else days  # type: ignore[return-value]
-
-
-_INCREASE = re.compile(r"increase\(\s*(?P<selector>[^\[\]]*(?:\{.*?\})?)\s*\[\$window\]", re.DOTALL)
-
-
-def _selectors(query: str) -> list[Selector]:
-    found = []
-    for match in _INCREASE.finditer(query):
-        selector = promql.selector(match["selector"])
-        if selector not in found:
-            found.append(selector)
-    return found
 
 
 def _from_toml(text: str, where: Path) -> list[Objective]:
@@ -171,7 +111,7 @@ def _from_table(table: Mapping[str, Any], where: Path, number: int) -> Objective
         over, under = (_selector(at, key, texts[key]) for key in ("mean_sum", "mean_count"))
         indicator = Indicator(
             str(name), texts["description"], "percentunit",
-            mean=f"{_increase(over)} / {_increase(under)}",
+            mean=f"{indicators.increase(over)} / {indicators.increase(under)}",
         )  # fmt: skip
         return Objective(str(name), indicator, target, _days(days), texts["description"])
     if bool(texts["bad"]) == bool(texts["good"]):
@@ -214,7 +154,7 @@ def _from_openslo(text: str, where: Path) -> list[Objective]:
         raise ObjectiveError(f"{where} is not YAML: line {line}; correct it") from None
     if not all(isinstance(each, dict) for each in documents):
         raise ObjectiveError(f"{where} is not OpenSLO: write documents with apiVersion and kind")
-    indicators = {
+    known = {
         _at(each, "metadata.name", where): _at(each, "spec", where)
         for each in documents
         if each.get("kind") == "SLI"
@@ -225,20 +165,18 @@ def _from_openslo(text: str, where: Path) -> list[Objective]:
             continue
         if not str(document.get("apiVersion", "")).startswith("openslo/"):
             raise ObjectiveError(f"{where}: 'apiVersion' is not openslo/v1; correct it")
-        found.append(_from_document(document, indicators, where))
+        found.append(_from_document(document, known, where))
     return found
 
 
-def _from_document(
-    document: Mapping[str, Any], indicators: Mapping[str, Any], where: Path
-) -> Objective:
+def _from_document(document: Mapping[str, Any], known: Mapping[str, Any], where: Path) -> Objective:
     name = _at(document, "metadata.name", where)
     at = f"{where}: objective {name!r}"
     spec = _at(document, "spec", where)
     if "indicatorRef" in spec:
-        if spec["indicatorRef"] not in indicators:
+        if spec["indicatorRef"] not in known:
             raise ObjectiveError(f"{at}: there is no SLI {spec['indicatorRef']!r}; add it")
-        metric = _at(indicators[spec["indicatorRef"]], "ratioMetric", at)
+        metric = _at(known[spec["indicatorRef"]], "ratioMetric", at)
     else:
         metric = _at(spec, "indicator.spec.ratioMetric", at)
     objectives = spec.get("objectives") or [{}]
