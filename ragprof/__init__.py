@@ -18,6 +18,8 @@ _PUBLIC = {
     "Recording": "ragprof.recording",
     "RecordingError": "ragprof.recording",
     "investigate": "ragprof.investigation.run",
+    "profile": "ragprof.profiling.session",
+    "attach": "ragprof.profiling.attaching",
 }
 __all__ = sorted([*_PUBLIC, "__version__"])
 

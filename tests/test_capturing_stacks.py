@@ -222,7 +222,7 @@ def test_py_spy_events_become_intervals_that_sum_to_the_time_on_cpu() -> None:
         ("/srv/app/search.py", "search", "app"),
         ("/v/lib/python3.11/site-packages/numpy/core/__init__.py", "numpy.core", "library"),
         ("/usr/lib/python3.12/asyncio/events.py", "asyncio.events", "stdlib"),
-        ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap>", "stdlib"),
+        ("<frozen importlib._bootstrap>", "importlib._bootstrap", "stdlib"),
     ],
 )
 def test_modules_are_told_from_paths(file: str, module: str, origin: str) -> None:

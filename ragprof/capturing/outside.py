@@ -7,10 +7,7 @@ manifest says so. Written from py-spy's Chrome trace format, the one that keeps 
 from __future__ import annotations
 
 import json
-import re
-import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,21 +20,15 @@ from ragprof.capturing.services import Services
 from ragprof.capturing.stacks import Dictionary
 from ragprof.journal import Journal
 from ragprof.manifest import RecordingError
+from ragprof.profiles.places import module, origin
+from ragprof.profiling.pyspy import program
 from ragprof.sources.otlp import table
 from ragprof.tables import SAMPLES
 
 CHUNK = 1  # seconds of one py-spy run, and so what kill -9 can lose
-_LIBRARY = re.compile(r"(?:site|dist)-packages/(.+)$")
-_STDLIB = re.compile(r"lib/python3\.\d+/(?!site-packages|dist-packages)(.+)$")
 
 Frame = tuple[str, str, int]  # function, file, running line
 Seen = tuple[int, int, int, int, list[Frame]]  # from us, to us, process, thread, stack
-
-
-def program() -> str | None:
-    """py-spy beside this Python, else on the PATH; None when it is not installed."""
-    beside = Path(sys.executable).with_name("py-spy")
-    return str(beside) if beside.exists() else shutil.which("py-spy")
 
 
 class OutsideSampler:
@@ -180,18 +171,3 @@ def intervals(events: list[dict[str, Any]]) -> Iterator[Seen]:
             stack.append((str(event["name"]), str(place["filename"]), int(place["line"] or 0)))
         elif stack:
             stack.pop()
-
-
-def module(file: str) -> str:
-    """The dotted module of a source file, as far as its path tells."""
-    found = _LIBRARY.search(file) or _STDLIB.search(file)
-    path = found.group(1) if found else file.rpartition("/")[2]
-    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-
-
-def origin(file: str) -> str:
-    if _LIBRARY.search(file):
-        return "library"
-    if _STDLIB.search(file) or file.startswith("<frozen"):
-        return "stdlib"
-    return "app" if file.endswith(".py") else "native"

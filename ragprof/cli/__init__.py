@@ -21,6 +21,13 @@ COMMANDS = {
     "investigate": "find out why requests were slow",
     "report": "run a notebook headless: HTML, status, schedule",
     "lab": "open a recording in JupyterLab",
+    "monitoring": "write alert rules, dashboards, log shipping and objectives for the cluster",
+    "slo": "error budgets, burn rates and the state of the objectives",
+    "alerts": "replay alert rules on history: what would have fired, and was it right",
+    "doctor": "run the checklists: before and after a deployment, and the reviews",
+    "watch": "take alerts from Alertmanager and investigate before anybody wakes",
+    "profile": "run a program and see where its time goes",
+    "attach": "see what a running process or pod does, from outside",
     "recording": "describe, verify, slice, merge or redact a recording, or query it with SQL",
 }
 
