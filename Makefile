@@ -7,7 +7,7 @@ OUT ?= ragprof-demo
 BIN := .venv/bin
 UV := $(BIN)/uv --quiet
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-one test-others check bench pins clean
+.PHONY: help demo test test-pods test-one test-others check bench pins clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -21,6 +21,10 @@ test: .venv/dev.stamp ## install what the tests need and run all of them
 	$(BIN)/pytest -n 2 --dist loadfile -m "not e2e"
 	$(BIN)/pytest -m e2e
 	tests/other_pythons.sh
+
+test-pods: .venv/dev.stamp ## attach to pods of a real one-node Kubernetes, built once (root, Debian, Go 1.24)
+	PYTHONPATH=tests/pods $(BIN)/python -m cluster.build
+	$(BIN)/pytest tests/pods
 
 test-one: .venv/dev.stamp ## the suite on one Python: make test-one ARGS="-k critical_path"
 	$(BIN)/pytest $(ARGS)

@@ -16,9 +16,10 @@ from ragprof.profiling.pods.request import Request, RungFailed
 
 NAME = "the service's own endpoint"
 PATH = "/debug/pprof/profile"
-TOKEN = "RAGPROF_TOKEN"  # noqa: S105 the name of a variable
+TOKEN = "RAGPROF_PROFILING_TOKEN"  # noqa: S105 the name of a variable
 _NAMED = ("ragprof", "pprof")
 _PORTS = 8
+_OFF = "the profiler's endpoint in the service (setup_profiling), off without a token"
 _GRACE = 30.0  # seconds, beyond those of the profile, until an answer is given up
 
 
@@ -28,7 +29,7 @@ def climb(request: Request) -> Profile:
     if not ports:
         raise RungFailed(
             "the container declares no port, so its endpoint is not known",
-            "the endpoint of ragprof.service, and --port",
+            "the profiler's endpoint in the service (setup_profiling), and --port",
         )
     failures: list[tuple[int, RungFailed]] = []
     for port in ports:
@@ -64,14 +65,14 @@ def _fetch(request: Request, port: int) -> Profile:
         raise RungFailed(str(refused), allow) from refused
     if status in (401, 403):
         raise RungFailed(
-            f"the endpoint wants another token than {TOKEN} or --token gives",
+            f"the endpoint wants another token than {TOKEN} holds here",
             "the token of the service",
         )
     if status != 200:
         said = content[:200].decode("utf-8", "replace").strip()
         raise RungFailed(
             f"{PATH} answers {status}{': ' + said if said and status != 404 else ''}",
-            "the profiler's endpoint in the service (ragprof.service), which is off by default",
+            _OFF,
         )
     try:
         profile = profiles_of(Content(content, "profile.pb.gz"))[0]
@@ -109,6 +110,6 @@ def _get(request: Request, socket: Any, port: int) -> tuple[int, bytes]:
         why = str(problem[0]) if problem else "no answer in time"
         raise RungFailed(
             f"nothing answers at {PATH} ({why or type(problem[0]).__name__})",
-            "the profiler's endpoint in the service (ragprof.service), which is off by default",
+            _OFF,
         )
     return answer[0]

@@ -12,7 +12,6 @@ from ragprof.profiling.pods.cluster import PodError
 from ragprof.profiling.pods.request import Request, RungFailed
 from ragprof.profiling.pyspy import Options
 
-
 RUNGS: dict[str, tuple[str, Callable[[Request], Profile]]] = {
     "exec": (execution.NAME, execution.climb),
     "endpoint": (endpoint.NAME, endpoint.climb),

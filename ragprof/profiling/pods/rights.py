@@ -48,12 +48,12 @@ volumeMounts: [{name: tmp, mountPath: /tmp}]
     Rung(
         "endpoint",
         "the service's own profiler, by port-forward",
-        "Asks /debug/pprof/profile of the service, which must have switched it on"
-        " (ragprof.service) and given a token.",
+        "Asks /debug/pprof/profile of the service (setup_profiling of ragprof.service), which is on"
+        " when both sides have the same token in RAGPROF_PROFILING_TOKEN.",
         (_READ, ("", "pods/portforward", ("get", "create"))),
         """\
 # In the pod: the token that the service and the caller share, and the port of the endpoint
-env: [{name: RAGPROF_TOKEN, valueFrom: {secretKeyRef: {name: ragprof, key: token}}}]
+env: [{name: RAGPROF_PROFILING_TOKEN, valueFrom: {secretKeyRef: {name: ragprof, key: token}}}]
 ports: [{name: ragprof, containerPort: 8000}]
 """,
     ),

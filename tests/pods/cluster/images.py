@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def make(folder: Path, py_spy: Path) -> None:
     layers.mkdir()
     userland, apps, light = folder / "userland", HERE / "apps", folder / "light"
     shutil.rmtree(light, ignore_errors=True)
-    _light_core(light)
+    _light_core(userland, light)
 
     python = _layer(layers / "python.tar", lambda tar: _userland(tar, userland))
     shell = _layer(layers / "shell.tar", lambda tar: _only(tar, userland, SHELLS))
@@ -69,10 +70,12 @@ def make(folder: Path, py_spy: Path) -> None:
     shutil.rmtree(light)
 
 
-def _light_core(into: Path) -> None:
-    """What `pip install ragprof` gives, for the Python of the image."""
-    command = [Path(sys.executable).with_name("uv"), "--quiet", "pip", "install"]
-    subprocess.run([*command, "--target", into, REPOSITORY], check=True)
+def _light_core(userland: Path, into: Path) -> None:
+    """What `pip install ragprof` gives, and a server, for the Python of the image."""
+    version = (userland / "usr/bin/python3").readlink().name.removeprefix("python")
+    uv = [Path(sys.executable).with_name("uv"), "--quiet", "pip", "install"]
+    for_image = ["--python-version", version, "--target", into]
+    subprocess.run([*uv, *for_image, REPOSITORY, "starlette", "uvicorn"], check=True)
 
 
 def _layer(path: Path, fill: Callable[[tarfile.TarFile], object]) -> Path:
@@ -111,7 +114,7 @@ def _image(
     digests = [_digest(layer) for layer in layers]
     environment = ["PATH=/usr/local/bin:/usr/bin:/usr/sbin:/bin:/sbin", *config.get("Env", [])]
     document = {
-        "architecture": "arm64" if _machine() == "aarch64" else "amd64",
+        "architecture": "arm64" if os.uname().machine == "aarch64" else "amd64",
         "os": "linux",
         "created": _CREATED,
         "config": {**config, "Env": environment},
@@ -123,12 +126,6 @@ def _image(
     _bytes(archive, file, content)
     members = [f"{digest}/layer.tar" for digest in digests]
     return {"Config": file, "RepoTags": [name], "Layers": members}
-
-
-def _machine() -> str:
-    import os
-
-    return os.uname().machine
 
 
 def _bytes(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -126,6 +126,9 @@ def _write_configuration(built: Path, state: Path, cgroup: str) -> None:
     certificates.make(state / "pki")
     (state / "cni").mkdir()
     (state / "volume-plugins").mkdir()
+    seccomp = state / "kubelet/seccomp"
+    seccomp.mkdir(parents=True)
+    shutil.copy(HERE / "configuration/no-ptrace.json", seccomp)
     values = {"built": built, "state": state, "address": ADDRESS, "cgroup": cgroup}
     for file, out in (
         ("containerd.toml", state / "containerd.toml"),

@@ -1,0 +1,91 @@
+"""Ctrl-C and worse: what was seen is kept, and nothing stays in the container."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+from cluster.objects import RESTRICTED, until
+
+SAMPLES = 5
+
+
+def recording(cluster, pod):
+    return any("record --format speedscope" in each for each in cluster.processes(pod))
+
+
+def clean(cluster, pod):
+    until(lambda: cluster.processes(pod) == ["python3 /app/app.py"], 30)
+    until(lambda: cluster.files(pod) == [], 30)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_ctrl_c(cluster, apps, command, read_only):
+    security = {**RESTRICTED, "readOnlyRootFilesystem": read_only}
+    pod = cluster.pod(apps, f"stopped-{read_only}".lower(), security=security)
+    process = command("--pod", pod, "--seconds", "60", "--json")
+    until(lambda: recording(cluster, pod), 30)
+    _some_time()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    answer = json.loads(out)
+    assert answer["interrupted"] is True
+    assert answer["samples"] > SAMPLES
+    assert any("busy_hash" in each["function"] for each in answer["functions"])
+    clean(cluster, pod)
+
+
+def test_killed(cluster, apps, command):
+    """The recorder ends when the connection does."""
+    pod = cluster.pod(apps, "killed")
+    process = command("--pod", pod, "--seconds", "300")
+    until(lambda: recording(cluster, pod), 30)
+    process.kill()
+    process.communicate(timeout=30)
+    clean(cluster, pod)
+
+
+def test_ctrl_c_with_an_ephemeral_container(cluster, apps, command):
+    pod = cluster.pod(apps, "beside-stopped")
+    process = command("--pod", pod, "--rung", "ephemeral", "--seconds", "300", "--json")
+    until(lambda: beside(cluster, pod), 60)
+    _some_time()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert json.loads(out)["samples"] > SAMPLES
+    until(lambda: not beside(cluster, pod), 30)
+
+
+def test_killed_with_an_ephemeral_container(cluster, apps, command):
+    pod = cluster.pod(apps, "beside-killed")
+    process = command("--pod", pod, "--rung", "ephemeral", "--seconds", "300")
+    until(lambda: beside(cluster, pod), 60)
+    process.kill()
+    process.communicate(timeout=30)
+    until(lambda: not beside(cluster, pod), 30)
+
+
+def beside(cluster, pod):
+    """Whether the ephemeral container's py-spy runs, seen from the machine."""
+    state = cluster.read(pod).status.ephemeral_container_statuses
+    if not state or not state[0].container_id:
+        return False
+    number = state[0].container_id.rpartition("//")[2]
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/cgroup") as groups, open(f"/proc/{entry}/cmdline") as words:
+                if number in groups.read() and "py-spy\0record" in words.read():
+                    return True
+        except OSError:
+            continue
+    return False
+
+
+def _some_time():
+    """For some samples to be taken: nothing shows them before the end."""
+    subprocess.run(["sleep", "1.5"], check=True)
