@@ -71,6 +71,10 @@ def focus(browser: webdriver.Chrome) -> str:
     return str(browser.find_element(By.TAG_NAME, "body").get_attribute("data-focus"))
 
 
+def view(browser: webdriver.Chrome, name: str) -> None:
+    Select(browser.find_element(By.ID, "view")).select_by_value(name)
+
+
 def details(browser: webdriver.Chrome) -> str:
     return browser.find_element(By.ID, "details").text
 
@@ -142,14 +146,12 @@ def test_inverted_starts_at_the_innermost_functions(
     browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
     graph = open_page(browser, tmp_path / "flame.html", html(SLOW))
-    button = browser.find_element(By.ID, "invert")
-    button.click()
-    assert button.get_attribute("aria-pressed") == "true"
+    view(browser, "callers")
     graph.send_keys(Keys.ARROW_DOWN)
     assert details(browser).startswith("m:score 60 ms")
     graph.send_keys(Keys.ARROW_DOWN)
     assert details(browser).startswith("m:answer")
-    button.click()
+    graph.send_keys("i")
     graph.send_keys(Keys.ARROW_DOWN)
     assert details(browser).startswith("m:run")
     no_errors(browser)

@@ -24,6 +24,9 @@ SHADES = 3
 
 DIFFERENCES = (0.005, 0.03, 0.15)
 """Share of the whole from which a difference is drawn in the first, second, third strength."""
+SELF_SHARES = (0.003, 0.01, 0.03, 0.1, 0.25)
+"""Share of the whole from which a function's own time is drawn in the next strength."""
+FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif"
 
 _LIGHT = {
     "app": ("#f4b95a", "#efa83f", "#f8ca80"),
@@ -35,6 +38,7 @@ _LIGHT = {
     "more": ("#f6c1ad", "#ec8468", "#d1452c"),
     "less": ("#bcd4ea", "#7fb0da", "#3b7fbd"),
     "same": ("#e7e9ec",),
+    "self": ("#e7e9ec", "#fde9b8", "#fbca72", "#f29b45", "#c9531f", "#962d12"),
 }
 _DARK = {
     "app": ("#b9791c", "#a66b14", "#c98a2e"),
@@ -46,29 +50,37 @@ _DARK = {
     "more": ("#6d372b", "#a3422e", "#d65a3f"),
     "less": ("#2b4763", "#2f6596", "#3f8ccf"),
     "same": ("#363c43",),
+    "self": ("#363c43", "#4d4023", "#6b4a1e", "#8f4f1f", "#b4521f", "#d9542b"),
 }
-_PAGE = {
+PAPER = {
     "light": {
         "paper": "#ffffff",
         "ink": "#1d2329",
         "muted": "#5c6670",
         "line": "#d5dae0",
-        "box-ink": "#1d2329",
-        "strong-ink": "#ffffff",
-        "found": "#7a3fb0",
-        "found-ink": "#ffffff",
         "focus": "#0b62c4",
     },
     "dark": {
         "paper": "#14181d",
         "ink": "#e8ebee",
         "muted": "#9aa5b0",
-        "line": "#333b44",
+        "line": "#39424c",
+        "focus": "#7db7ff",
+    },
+}
+"""What flame graphs and all other pictures have in common."""
+_PAGE = {
+    "light": {
+        "box-ink": "#1d2329",
+        "strong-ink": "#ffffff",
+        "found": "#7a3fb0",
+        "found-ink": "#ffffff",
+    },
+    "dark": {
         "box-ink": "#f2f4f6",
         "strong-ink": "#ffffff",
         "found": "#b98be6",
         "found-ink": "#14181d",
-        "focus": "#7db7ff",
     },
 }
 
@@ -91,29 +103,26 @@ def difference_class(share: float) -> str:
     return f"{'more' if share > 0 else 'less'}-{strength - 1}"
 
 
+def _colours(scheme: str) -> dict[str, str]:
+    families = _LIGHT if scheme == "light" else _DARK
+    shades = {
+        f"{family}-{index}": colour
+        for family, colours in families.items()
+        for index, colour in enumerate(colours)
+    }
+    return {**PAPER[scheme], **_PAGE[scheme], **shades}
+
+
 def variables(scheme: str) -> str:
     """CSS declarations of all colours for ``light`` or ``dark``."""
-    families = _LIGHT if scheme == "light" else _DARK
-    colours = {
-        f"{family}-{index}": colour
-        for family, shades in families.items()
-        for index, colour in enumerate(shades)
-    }
-    return "".join(f"--{name}:{value};" for name, value in {**_PAGE[scheme], **colours}.items())
-
-
-def fills(prefix: str) -> str:
-    """CSS rules that fill ``.family-shade`` under ``prefix`` from the variables."""
-    return "".join(
-        f"{prefix} .{family}-{index}{{fill:var(--{family}-{index})}}"
-        for family, shades in _LIGHT.items()
-        for index in range(len(shades))
-    )
+    return "".join(f"--{name}:{value};" for name, value in _colours(scheme).items())
 
 
 def palette() -> list[str]:
     """The names of all colours, as `variables` declares them."""
-    families = [
-        f"{family}-{index}" for family, shades in _LIGHT.items() for index in range(len(shades))
-    ]
-    return [*_PAGE["light"], *families]
+    return list(_colours("light"))
+
+
+def fills(prefix: str, used: set[str]) -> str:
+    """CSS rules that fill the classes ``used`` under ``prefix`` from the variables."""
+    return "".join(f"{prefix} .{name}{{fill:var(--{name})}}" for name in palette() if name in used)

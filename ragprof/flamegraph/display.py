@@ -12,6 +12,14 @@ from ragprof.flamegraph.units import share_text, weight_text
 from ragprof.profiles.model import Profile
 
 
+def framed(page: str, title: str, height: int) -> str:
+    """A page inside another: an iframe that may run its own script and reach nothing else."""
+    return (
+        f'<iframe sandbox="allow-scripts" loading="lazy" title="{escape(title)}" '
+        f'style="width:100%;height:{height}px;border:0" srcdoc="{escape(page)}"></iframe>'
+    )
+
+
 @dataclass(frozen=True)
 class FlameGraph:
     """A profile, perhaps against a baseline, as HTML, SVG or text, whatever can be shown."""
@@ -20,14 +28,29 @@ class FlameGraph:
     baseline: Profile | None = None
     title: str = ""
     height: int = 560
+    normalized: bool = False
+    inverted: bool = False
 
     def html(self) -> str:
         """The self-contained page."""
-        return html(self.profile, self.baseline, title=self.title)
+        return html(
+            self.profile,
+            self.baseline,
+            title=self.title,
+            inverted=self.inverted,
+            normalized=self.normalized,
+        )
 
     def svg(self, width: int = 1200) -> str:
         """The picture without scripts."""
-        return svg(self.profile, self.baseline, width=width, title=self.title)
+        return svg(
+            self.profile,
+            self.baseline,
+            width=width,
+            title=self.title,
+            inverted=self.inverted,
+            normalized=self.normalized,
+        )
 
     def text(self, rows: int = 15) -> str:
         """The functions with the most self weight."""
@@ -40,11 +63,7 @@ class FlameGraph:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        page = escape(self.html())
-        return (
-            f'<iframe sandbox="allow-scripts" loading="lazy" title="{escape(self.title)}" '
-            f'style="width:100%;height:{self.height}px;border:0" srcdoc="{page}"></iframe>'
-        )
+        return framed(self.html(), self.title or "Flame graph", self.height)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {

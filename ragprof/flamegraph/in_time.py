@@ -99,7 +99,8 @@ def _layout(profile: Profile, smallest: float) -> Layout:
         before_own=None,
         before_pruned=None,
         value_type=profile.value_types[0],
-        inverted=False,
+        stack_box=np.zeros(profile.stack_count, dtype=np.int64),
+        in_time=True,
     )
 
 

@@ -30,7 +30,8 @@ class Layout:
     ``depth`` (0 at the root), ``x`` (left edge) and ``weight`` in the profile's unit, ``own``
     (weight of samples that end here), ``pruned`` (weight of children that are not drawn). With a
     baseline, ``before``, ``before_own`` and ``before_pruned`` are the same for it. For each box,
-    weight = own + pruned + the weights of its children.
+    weight = own + pruned + the weights of its children. ``stack_box``: for every stack of the
+    profile the innermost box that is drawn (0 also for stacks without weight).
     """
 
     frames: tuple[Frame, ...]
@@ -45,8 +46,10 @@ class Layout:
     before_own: Floats | None
     before_pruned: Floats | None
     value_type: ValueType
-    inverted: bool
+    stack_box: Ints
+    inverted: bool = False
     normalized: bool = False
+    in_time: bool = False
 
     @property
     def total(self) -> float:
@@ -94,9 +97,11 @@ def layout(
     levels = [_Level(np.array([-1]), np.array([-1]), totals[None, :], np.zeros(1))]
     own: list[Floats] = []
     pruned: list[Floats] = []
+    innermost = np.zeros(len(stacks), dtype=np.int64)
     first = 0  # number of the first box of the level
     for depth in range(deepest + 1):
         count = len(levels[-1].frame)
+        innermost[stacks] = first + boxes
         ending = lengths[stacks] == depth
         own.append(_sums(boxes[ending], weights[stacks[ending]], count))
         if ending.any():
@@ -140,9 +145,18 @@ def layout(
         before_own=selfs[:, 1] if two else None,
         before_pruned=cut[:, 1] if two else None,
         value_type=profile.value_types[0],
+        stack_box=_of_stacks(profile, innermost),
         inverted=inverted,
         normalized=normalized and two,
     )
+
+
+def _of_stacks(profile: Profile, innermost: Ints) -> Ints:
+    """From the stacks with weight, in their order, to all stacks of the profile."""
+    used = profile.stack_weights() > 0
+    boxes = np.zeros(len(used), dtype=np.int64)
+    boxes[used] = innermost[: int(used.sum())]
+    return boxes
 
 
 class _Level(NamedTuple):
@@ -193,6 +207,15 @@ def summary_text(boxes: Layout) -> str:
     if boxes.pruned_share > 0:
         parts.append(f"{share_text(boxes.pruned_share)} in boxes too narrow or too deep to draw")
     return "; ".join(parts)
+
+
+def edges(boxes: Layout, weight: Floats) -> Floats:
+    """Left edges when the boxes are as wide as ``weight``, the siblings in their order."""
+    x = np.zeros(len(weight))
+    for depth in range(1, boxes.levels):
+        row = np.flatnonzero(boxes.depth == depth)
+        x[row] = _edges(x, boxes.parent[row], weight[row])
+    return x
 
 
 def one_sided(boxes: Layout) -> tuple[float, float]:

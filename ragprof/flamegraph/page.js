@@ -1,222 +1,83 @@
-"use strict";
-(() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const $ = (id) => document.getElementById(id);
-  const graph = $("graph"), canvas = $("canvas"), pen = canvas.getContext("2d");
-  const ROW = matchMedia("(pointer:coarse)").matches ? 26 : 19;
-  const two = data.before !== null;
-  let colours = {};
+  // The page: views, search, keyboard, tooltips and the rest around the picture.
+  const whole = finished(decoded(data.calls));
+  let calls = whole, sandwichOf = -1, made = { calls };
 
-  // A tree: parents before children. value[i] = own[i] + cut[i] + its children's values.
-  function callTree() {
-    const n = data.parent.length;
-    const tree = {
-      frame: data.frame, parent: data.parent,
-      own: data.own, cut: data.cut,
-      beforeOwn: two ? data.before.own : null, beforeCut: two ? data.before.cut : null,
-    };
-    return finish(tree, n);
+  function extra(id) {
+    const holder = $(id + "-data");
+    return holder ? finished(decoded(JSON.parse(holder.textContent))) : null;
   }
-
-  // Innermost functions first: the own weight of every box goes up the chain of its callers.
-  function invertedTree(source) {
-    const frame = [-1], parent = [-1], own = [0], beforeOwn = [0], index = [new Map()];
-    const cut = [0], beforeCut = [0];
-    for (let i = 0; i < source.parent.length; i++) {
-      const a = source.own[i], b = two ? source.beforeOwn[i] : 0;
-      cut[0] += source.cut[i];
-      if (two) beforeCut[0] += source.beforeCut[i];
-      if (!a && !b) continue;
-      let at = 0;
-      for (let j = i; j > 0; j = source.parent[j]) {
-        let next = index[at].get(source.frame[j]);
-        if (next === undefined) {
-          next = frame.length;
-          index[at].set(source.frame[j], next);
-          index.push(new Map());
-          frame.push(source.frame[j]); parent.push(at);
-          own.push(0); beforeOwn.push(0); cut.push(0); beforeCut.push(0);
-        }
-        at = next;
-      }
-      own[at] += a; beforeOwn[at] += b;
+  const makers = {
+    calls: () => calls,
+    callers: () => (calls === whole && extra("callers")) || invertedTree(calls),
+    sandwich: () => sandwichTree(calls, sandwichOf),
+    time: () => extra("time"),
+  };
+  function show(view) {
+    if (view === "sandwich") {
+      const frame = state.tree.frame[state.chosen];
+      sandwichOf = frame >= 0 ? frame : sandwichOf >= 0 ? sandwichOf : hottest();
+      if (sandwichOf < 0) return;
+      delete made.sandwich;
     }
-    return finish({ frame, parent, own, cut, beforeOwn, beforeCut }, frame.length);
+    state.view = view;
+    state.tree = made[view] = made[view] || makers[view]();
+    $("view").value = view;
+    document.body.dataset.view = view;
+    $("order").disabled = view === "time";
+    zoom(0);
+    if (view === "sandwich") graph.scrollTop = Math.max(0, state.tree.row[0] * ROW - graph.clientHeight / 2);
   }
-
-  function finish(tree, n) {
-    const value = new Float64Array(n), before = new Float64Array(n);
-    const depth = new Int32Array(n), children = Array.from({ length: n }, () => []);
-    for (let i = n - 1; i >= 0; i--) {
-      value[i] += tree.own[i] + tree.cut[i];
-      if (two) before[i] += tree.beforeOwn[i] + tree.beforeCut[i];
-      if (i) {
-        value[tree.parent[i]] += value[i];
-        before[tree.parent[i]] += before[i];
-      }
-    }
-    for (let i = 1; i < n; i++) {
-      depth[i] = depth[tree.parent[i]] + 1;
-      children[tree.parent[i]].push(i);
-    }
-    const name = (i) => data.names[tree.frame[i]];
-    for (const list of children) list.sort((a, b) => (name(a) < name(b) ? -1 : name(a) > name(b) ? 1 : a - b));
-    return { ...tree, n, value, before, depth, children, x: new Float64Array(n), w: new Float64Array(n) };
-  }
-
-  const normal = callTree();
-  let inverted = null, tree = normal, focus = 0, chosen = 0, found = null, levels = 1;
-  let colour = two ? "difference" : "module", width = "this";
-
-  const size = (i) => (width === "before" ? tree.before[i] : tree.value[i]);
-
-  // Positions as shares of the width: the focus and its callers fill it, the rest is not shown.
-  function place() {
-    tree.x.fill(0); tree.w.fill(0);
-    for (let i = focus; i >= 0; i = tree.parent[i]) { tree.w[i] = 1; if (!i) break; }
-    const whole = size(focus) || 1, stack = [focus];
-    levels = tree.depth[focus] + 1;
-    while (stack.length) {
-      const at = stack.pop();
-      let x = tree.x[at];
-      for (const child of tree.children[at]) {
-        const share = size(child) / whole;
-        tree.x[child] = x; tree.w[child] = share;
-        x += share;
-        if (share > 0) {
-          levels = Math.max(levels, tree.depth[child] + 1);
-          stack.push(child);
-        }
-      }
-    }
-    $("spacer").style.height = levels * ROW + 8 + "px";
-    $("reset").disabled = !focus && !$("search").value;
-  }
-
-  function readColours() {
-    const style = getComputedStyle(document.documentElement);
-    colours = {};
-    for (const name of data.palette) colours[name] = style.getPropertyValue("--" + name).trim();
-  }
-
-  const total = () => (width === "before" ? tree.before[0] : tree.value[0]) || 1;
-  function change(i) {
-    if (colour === "share") return tree.value[i] / (tree.value[0] || 1) - tree.before[i] / (tree.before[0] || 1);
-    return (tree.value[i] - tree.before[i]) / (tree.value[0] || tree.before[0] || 1);
-  }
-  function colourName(i) {
-    if (colour === "module") return i ? data.colours[tree.frame[i]] : "same-0";
-    const by = change(i), strength = data.steps.filter((step) => Math.abs(by) >= step).length;
-    return strength ? (by > 0 ? "more-" : "less-") + (strength - 1) : "same-0";
-  }
-
-  function draw() {
-    const wide = graph.clientWidth, high = graph.clientHeight, ratio = window.devicePixelRatio || 1;
-    if (canvas.width !== Math.round(wide * ratio) || canvas.height !== Math.round(high * ratio)) {
-      canvas.width = Math.round(wide * ratio); canvas.height = Math.round(high * ratio);
-      canvas.style.width = wide + "px"; canvas.style.height = high + "px";
-    }
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.clearRect(0, 0, wide, high);
-    pen.font = "12px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif";
-    pen.textBaseline = "middle";
-    const letter = pen.measureText("abcdefghijklmnopqrstuvwxyz._").width / 28;
-    const top = graph.scrollTop, focusDepth = tree.depth[focus];
-    for (let i = 0; i < tree.n; i++) {
-      const y = tree.depth[i] * ROW + 4 - top, w = tree.w[i] * wide;
-      if (w < 0.3 || y + ROW < 0 || y > high) continue;
-      const x = tree.x[i] * wide, name = colourName(i), hit = found && found[i];
-      pen.globalAlpha = tree.depth[i] < focusDepth ? 0.55 : found && !hit ? 0.45 : 1;
-      pen.fillStyle = hit ? colours.found : colours[name];
-      pen.fillRect(x, y, Math.max(0.4, w - (w > 3 ? 1 : 0)), ROW - 1);
-      if (w > letter * 4) {
-        const strong = hit ? "found-ink" : /^(more|less)-2/.test(name) ? "strong-ink" : "box-ink";
-        pen.fillStyle = colours[strong];
-        let room = Math.floor((w - 7) / letter), text = fit(label(i), room);
-        while (text && pen.measureText(text).width > w - 6) text = fit(label(i), --room);
-        pen.fillText(text, x + 4, y + ROW / 2);
-      }
-    }
-    pen.globalAlpha = 1;
-    if (document.activeElement === graph && tree.w[chosen] > 0) {
-      pen.strokeStyle = colours.focus; pen.lineWidth = 2;
-      pen.strokeRect(tree.x[chosen] * wide + 1, tree.depth[chosen] * ROW + 5 - top,
-        Math.max(2, tree.w[chosen] * wide - 3), ROW - 3);
-    }
-  }
-  let waiting = false;
-  function redraw() {
-    if (waiting) return;
-    waiting = true;
-    requestAnimationFrame(() => { waiting = false; draw(); });
-  }
-
-  const label = (i) => (i ? data.names[tree.frame[i]] : "all");
-  function fit(text, room) {
-    if (text.length > room) text = text.slice(text.lastIndexOf(":") + 1);
-    return text.length <= room ? text : room < 3 ? "" : text.slice(0, room - 1) + "…";
-  }
-
-  function amount(number, sign) {
-    const scaled = Math.abs(number) * data.factor;
-    const [unit, suffix] = data.units.find(([step]) => scaled >= step) || data.units[data.units.length - 1];
-    const shown = scaled / unit, digits = shown >= 100 || Number.isInteger(shown) ? 0 : shown >= 10 ? 1 : 2;
-    const mark = number < 0 ? "−" : sign && number > 0 ? "+" : "";
-    return (mark + shown.toFixed(digits) + " " + suffix).trim();
-  }
-  const percent = (share, sign) => (share < 0 ? "−" : sign && share > 0 ? "+" : "") +
-    (Math.abs(share) * 100).toFixed(Math.abs(share) >= 0.9995 ? 0 : Math.abs(share) >= 0.01 || !share ? 1 : 2) + " %";
+  const hottest = () => state.hot.reduce((best, own, i) => (own > (best < 0 ? 0 : state.hot[best]) ? i : best), -1);
 
   function facts(i) {
+    const tree = state.tree, frame = tree.frame[i];
     const lines = [`${amount(tree.value[i])}, ${percent(tree.value[i] / (tree.value[0] || 1))} of the whole` +
       (tree.own[i] ? `; itself ${amount(tree.own[i])}` : "")];
-    if (two) lines.push(`baseline ${amount(tree.before[i])}, difference ${amount(tree.value[i] - tree.before[i], true)}`);
+    if (two) {
+      const now = tree.value[i], then = before(i);
+      const side = !then && now ? ": only in this profile" : !now && then ? ": only in the baseline" : "";
+      lines.push(`baseline ${amount(then)}${state.normalized ? " (scaled)" : ""}, difference ${amount(now - then, true)}${side}`);
+    }
     if (tree.cut[i]) lines.push(`${amount(tree.cut[i])} in boxes too small to draw`);
-    const where = i ? data.places[tree.frame[i]] : "";
+    if (state.view === "sandwich" && !i && calls === whole && data.totals[frame] > tree.value[0] * 1.0005) {
+      lines.push(`${percent(1 - tree.value[0] / data.totals[frame])} of its time lies in boxes too small for this page`);
+    }
+    const where = frame >= 0 ? data.places[frame] : "";
     if (where) lines.push(where);
     return lines;
   }
   function describe(element, i) {
-    const name = document.createElement("b");
-    name.textContent = label(i);
-    element.replaceChildren(name);
+    const title = document.createElement("b");
+    title.textContent = name(state.tree, i);
+    element.replaceChildren(title);
     for (const line of facts(i)) {
       element.append(line, element.id === "tip" ? document.createElement("br") : " · ");
     }
     element.lastChild.remove();
-    if (element.id !== "tip") name.after(" ");
-  }
-
-  function at(event) {
-    const box = canvas.getBoundingClientRect();
-    const share = (event.clientX - box.left) / box.width;
-    const depth = Math.floor((event.clientY - box.top + graph.scrollTop - 4) / ROW);
-    for (let i = 0; i < tree.n; i++) {
-      if (tree.depth[i] === depth && tree.w[i] > 0 && share >= tree.x[i] && share < tree.x[i] + tree.w[i]) return i;
-    }
-    return -1;
+    if (element.id !== "tip") title.after(" ");
   }
 
   function choose(i) {
-    chosen = i;
+    state.chosen = i;
     describe($("details"), i);
-    const y = tree.depth[i] * ROW;
+    $("copy").disabled = state.tree.frame[i] < 0;
+    const y = state.tree.row[i] * ROW;
     if (y < graph.scrollTop) graph.scrollTop = y;
     if (y + ROW + 8 > graph.scrollTop + graph.clientHeight) graph.scrollTop = y + ROW + 8 - graph.clientHeight;
     redraw();
   }
   function zoom(i) {
-    if (!(size(i) > 0)) return;
-    focus = i;
+    if (i && !(size(i) > 0)) return;
+    state.focus = i;
     place(); choose(i); search();
-    document.body.dataset.focus = label(i);
+    document.body.dataset.focus = name(state.tree, i);
   }
 
   function search() {
-    const text = $("search").value;
+    const text = $("search").value, tree = state.tree;
     $("search").setAttribute("aria-invalid", "false");
-    $("reset").disabled = !focus && !text;
-    found = null;
+    $("reset").disabled = !state.focus && !text && calls === whole;
+    state.found = null;
     $("share").textContent = "";
     if (text) {
       let pattern;
@@ -226,31 +87,35 @@
         redraw();
         return;
       }
-      const matches = data.names.map((name) => pattern.test(name));
-      found = new Uint8Array(tree.n);
-      const inside = new Uint8Array(tree.n);
+      const matches = data.names.map((one) => pattern.test(one));
+      const found = new Uint8Array(tree.n), inside = new Uint8Array(tree.n);
       let sum = 0, boxes = 0;
-      for (let i = 1; i < tree.n; i++) {
-        inside[i] = inside[tree.parent[i]];
-        if (!matches[tree.frame[i]]) continue;
+      for (let i = 0; i < tree.n; i++) {
+        inside[i] = i ? inside[tree.parent[i]] : 0;
+        if (tree.callers && tree.callers[i]) inside[i] = 1; // the callers' weight is the function's
+        if (tree.frame[i] < 0 || !matches[tree.frame[i]]) continue;
         found[i] = 1;
         boxes++;
         if (!inside[i]) sum += size(i); // a box below a match is already counted
         inside[i] = 1;
       }
+      state.found = found;
       $("share").textContent = boxes ? `${percent(sum / total())} matched` : "no match";
     }
     redraw();
   }
 
   function legend() {
-    const rows = colour === "module"
-      ? data.legend
-      : [...[2, 1, 0].map((k) => ["less-" + k, "−" + percent(data.steps[k])]), ["same-0", "same"],
-         ...[0, 1, 2].map((k) => ["more-" + k, "+" + percent(data.steps[k])])];
-    $("legend").replaceChildren(...rows.map(([name, text]) => {
+    const shares = (keys, steps) => keys.map((key, k) => [key, "≥ " + percent(steps[k])]);
+    const rows = state.colour === "module" ? data.legend
+      : state.colour === "self" ? [["self-0", "less"], ...shares(data.selfSteps.map((_, k) => "self-" + (k + 1)), data.selfSteps)]
+        : [...[2, 1, 0].map((k) => ["less-" + k, "−" + percent(data.steps[k])]), ["same-0", "same"],
+          ...[0, 1, 2].map((k) => ["more-" + k, "+" + percent(data.steps[k])])];
+    const lead = { module: "", self: "time of the function itself, of the whole:",
+      difference: "blue less, red more than the baseline, of the whole:" }[state.colour];
+    $("legend").replaceChildren(lead, lead ? " " : "", ...rows.map(([key, text]) => {
       const entry = document.createElement("span"), box = document.createElement("i");
-      box.style.background = `var(--${name})`;
+      box.style.background = `var(--${key})`;
       entry.append(box, text);
       return entry;
     }));
@@ -258,42 +123,66 @@
 
   function reset() {
     $("search").value = "";
-    zoom(0);
-  }
-  function turn() {
-    if (tree === normal) tree = inverted = inverted || invertedTree(normal);
-    else tree = normal;
-    $("invert").setAttribute("aria-pressed", String(tree !== normal));
-    focus = 0;
+    if (heat) heat.clear();
     zoom(0);
   }
 
-  // Moves: up to the caller, down to the widest callee, left and right among siblings.
+  // Moves: up and down among rows, left and right among siblings.
   function move(key) {
-    const up = tree.parent[chosen];
-    if (key === "ArrowUp") return up >= 0 ? up : chosen;
-    if (key === "ArrowDown") {
-      return tree.children[chosen].reduce((best, i) => (size(i) > 0 && (best < 0 || size(i) > size(best)) ? i : best), -1);
+    const tree = state.tree, at = state.chosen, up = tree.parent[at];
+    const above = (i) => (tree.callers && tree.callers[i] ? 1 : 0);
+    const widest = (part) => tree.children[at].reduce((best, i) =>
+      (above(i) === part && size(i) > 0 && (best < 0 || size(i) > size(best)) ? i : best), -1);
+    if (key === "ArrowUp" || key === "ArrowDown") {
+      const upward = key === "ArrowUp";
+      if (at && above(at)) return upward ? widest(1) : up;
+      return upward ? (at ? up : widest(1)) : widest(0);
     }
-    if (up < 0) return chosen;
-    const row = tree.children[up].filter((i) => tree.w[i] > 0);
-    return row[row.indexOf(chosen) + (key === "ArrowLeft" ? -1 : 1)];
+    if (up < 0) return at;
+    const row = tree.children[up].filter((i) => tree.w[i] > 0 && above(i) === above(at));
+    return row[row.indexOf(at) + (key === "ArrowLeft" ? -1 : 1)];
   }
+
+  function copy() {
+    const frame = state.tree.frame[state.chosen];
+    if (frame < 0) return;
+    const text = data.names[frame] + (data.places[frame] ? ` (${data.places[frame]})` : "");
+    const told = () => { $("share").textContent = "copied"; document.body.dataset.copied = text; };
+    const byHand = () => { // a sandboxed frame has no clipboard of its own
+      const area = document.createElement("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      const done = document.execCommand("copy");
+      area.remove();
+      graph.focus({ preventScroll: true });
+      if (done) told(); else $("share").textContent = "the browser does not allow copying here";
+    };
+    if (navigator.clipboard) navigator.clipboard.writeText(text).then(told, byHand);
+    else byHand();
+  }
+
   graph.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key.startsWith("Arrow")) {
       const next = move(event.key);
       if (next !== undefined && next >= 0) choose(next);
-    } else if (event.key === "Enter" || event.key === " ") zoom(chosen);
-    else if (event.key === "Home") choose(focus);
+    } else if (event.key === "Enter" || event.key === " ") zoom(state.chosen);
+    else if (event.key === "Home") choose(state.focus);
     else return;
     event.preventDefault();
   });
+  const views = [...$("view").options].map((option) => option.value);
   document.addEventListener("keydown", (event) => {
     const typing = event.target === $("search");
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
     if (event.key === "Escape") { reset(); graph.focus(); }
-    else if (event.key === "/" && !typing) { $("search").focus(); $("search").select(); }
     else if (event.key === "Enter" && typing) graph.focus();
+    else if (typing) return;
+    else if (event.key === "/") { $("search").focus(); $("search").select(); }
+    else if (event.key === "c") copy();
+    else if (event.key === "i") show(state.view === "callers" ? "calls" : "callers");
+    else if (event.key >= "1" && event.key <= String(views.length)) show(views[event.key - 1]);
     else return;
     event.preventDefault();
   });
@@ -321,18 +210,55 @@
   graph.addEventListener("blur", redraw);
   $("search").addEventListener("input", search);
   $("reset").addEventListener("click", reset);
-  $("invert").addEventListener("click", turn);
+  $("copy").addEventListener("click", copy);
+  $("view").addEventListener("change", (event) => show(event.target.value));
+  $("order").addEventListener("change", (event) => { state.order = event.target.value; zoom(state.focus); });
+  $("colour").addEventListener("change", (event) => { state.colour = event.target.value; legend(); redraw(); });
   if (two) {
-    $("colour").addEventListener("change", (event) => { colour = event.target.value; legend(); redraw(); });
-    $("width").addEventListener("change", (event) => { width = event.target.value; zoom(0); });
+    $("width").addEventListener("change", (event) => { state.width = event.target.value; zoom(0); });
+    $("compare").addEventListener("change", (event) => { state.normalized = event.target.value === "normalised"; zoom(0); });
   }
-  const restyle = () => { readColours(); redraw(); };
+  for (const button of document.querySelectorAll("button[data-frame]")) {
+    button.addEventListener("click", () => {
+      sandwichOf = Number(button.dataset.frame);
+      state.chosen = 0; state.tree = whole;
+      show("sandwich");
+      graph.focus();
+    });
+  }
+  $("theme").addEventListener("click", () => {
+    const dark = getComputedStyle(document.documentElement).getPropertyValue("--scheme").trim() === "dark";
+    document.documentElement.dataset.theme = dark ? "light" : "dark";
+    restyle();
+  });
+  const restyle = () => { readColours(); legend(); redraw(); if (heat) heat.paint(); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", restyle);
   matchMedia("print").addEventListener("change", restyle);
-  new ResizeObserver(draw).observe(graph);
+  new ResizeObserver(() => { draw(); if (heat) heat.paint(); }).observe(graph);
+  if (heat) {
+    const timed = [...$("view").options].find((option) => option.value === "time");
+    heat.when(() => {
+      const own = heat.own(whole.n);
+      calls = own ? finished({ ...whole, own, cut: new Float64Array(whole.n) }) : whole;
+      state.hot = data.selfs;
+      if (own) {
+        state.hot = new Float64Array(data.selfs.length);
+        for (let i = 1; i < calls.n; i++) state.hot[calls.frame[i]] += own[i];
+      }
+      made = { calls };
+      timed.disabled = Boolean(own);
+      show(state.view === "time" && own ? "calls" : state.view);
+    });
+    $("heatmap").addEventListener("click", () => {
+      heat.panel.hidden = !heat.panel.hidden;
+      $("heatmap").setAttribute("aria-pressed", String(!heat.panel.hidden));
+      heat.paint();
+    });
+  }
 
   readColours();
   legend();
-  zoom(0);
+  state.tree = calls;
+  show("calls");
   document.body.dataset.ready = "true";
-})();
+  performance.mark("drawn");

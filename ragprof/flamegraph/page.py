@@ -1,30 +1,22 @@
-"""A flame graph as one self-contained HTML page: zoom, search, keyboard, no network.
+"""A flame graph as one self-contained HTML page: views, zoom, search, keyboard, no network.
 
 The page also works as the ``srcdoc`` of a sandboxed iframe (``allow-scripts`` is all it needs).
 """
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from html import escape
 from importlib.resources import files
-from typing import Any
 
-import numpy as np
-
-from ragprof.flamegraph.colours import (
-    DIFFERENCES,
-    ORIGINS,
-    colour_class,
-    palette,
-    variables,
-)
-from ragprof.flamegraph.layout import SMALLEST, Layout, layout, summary_text
-from ragprof.flamegraph.units import scale, weight_text
-from ragprof.profiles.model import Floats, Profile
+from ragprof.flamegraph import page_data
+from ragprof.flamegraph.colours import variables
+from ragprof.flamegraph.layout import SMALLEST, layout, summary_text
+from ragprof.flamegraph.units import weight_text
+from ragprof.profiles.model import Profile
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+_SCRIPTS = ("tree.js", "canvas.js", "heat.js", "page.js")
 
 
 def html(
@@ -32,105 +24,104 @@ def html(
     baseline: Profile | None = None,
     *,
     title: str = "",
+    inverted: bool = False,
+    normalized: bool = False,
     smallest: float = SMALLEST,
     rows: int = 25,
+    more: str = "",
 ) -> str:
     """The whole page as text.
 
-    Boxes below ``smallest`` of the width are left out and their share is stated. With a baseline
-    the colours are the difference in the profiles' unit (give both per request) or in shares, and
-    the widths may be either side's. ``rows`` functions with the most self weight stand in a table
-    for those who cannot use the picture.
+    Views: calls, inverted, one function between its callers and what it calls (sandwich), and, for
+    a profile with times and no baseline, the order of time and a sub-second heatmap whose cells
+    select samples. Boxes below ``smallest`` of the width are left out and their share is stated.
+    With a baseline the colours are the difference in the profiles' unit (give both per request), or
+    with ``normalized`` (or chosen on the page) in shares of the totals; the widths may be either
+    side's or both. ``rows`` functions with the most self weight stand in a table for those who
+    cannot use the picture. ``more`` is HTML that is added at the end, trusted.
     """
-    boxes = layout(profile, baseline, smallest=smallest)
+    boxes = layout(profile, baseline, normalized=normalized, smallest=smallest)
+    texts = page_data.texts(profile, baseline, boxes, smallest)
     title = title or profile.name or "Flame graph"
     summary = summary_text(boxes)
-    data = json.dumps(_data(boxes), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    functions = _table(profile, baseline, rows)
-    options = ""
-    if baseline is not None:
-        options = (
-            '<label>Colour<select id="colour"><option value="difference">difference</option>'
-            '<option value="share">difference of shares</option>'
-            '<option value="module">module</option></select></label>'
-            '<label>Width<select id="width"><option value="this">this profile</option>'
-            '<option value="before">baseline</option></select></label>'
-        )
+    functions = _table(profile, baseline, rows, page_data.frame_numbers(texts["data"]))
+    heat = "heat-data" in texts
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"<title>{escape(title)}</title><style>:root{{{variables('light')}}}"
-        f"@media (prefers-color-scheme:dark){{:root{{{variables('dark')}}}}}"
-        f"@media print{{:root{{{variables('light')}}}}}{_asset('page.css')}</style></head><body>"
-        f"<header><h1>{escape(title)}<small>{escape(summary)}</small></h1>"
+        f"<title>{escape(title)}</title><style>{_colours()}{_asset('page.css')}</style></head>"
+        f"<body><header><h1>{escape(title)}<small>{escape(summary)}</small></h1>"
         '<input id="search" type="search" placeholder="Search (regular expression)" '
         'aria-label="Search functions by regular expression" autocomplete="off" spellcheck="false">'
         '<output id="share" for="search" aria-live="polite"></output>'
+        f"{_choices(baseline is not None, normalized, 'time-data' in texts)}"
         '<button id="reset" type="button">Reset</button>'
-        '<button id="invert" type="button" aria-pressed="false">Inverted</button>'
-        f"{options}</header>"
-        f'<div id="graph" tabindex="0" role="application" aria-roledescription="flame graph" '
+        '<button id="copy" type="button" title="Copy the chosen frame">Copy frame</button>'
+        + (
+            '<button id="heatmap" type="button" aria-pressed="false">Heatmap</button>'
+            if heat
+            else ""
+        )
+        + '<button id="theme" type="button" title="Light or dark">Theme</button></header>'
+        + (_HEAT if heat else "")
+        + f'<div id="graph" tabindex="0" role="application" aria-roledescription="flame graph" '
         f'aria-label="{escape(title)}: {escape(summary)}. Arrow keys move between boxes, Enter '
         'zooms, Escape resets, slash searches." aria-describedby="details">'
         '<div id="spacer"></div><canvas id="canvas" aria-hidden="true"></canvas></div>'
         '<div id="details" aria-live="polite"></div>'
-        '<footer><div id="legend"></div><div id="keys">Click or Enter zooms, arrows move, '
-        "Esc resets, / searches.</div></footer>"
+        '<footer><div id="legend"></div><div id="keys">Click or Enter zooms, arrows move, Esc '
+        "resets, / searches, c copies, i inverts, digits choose the view.</div></footer>"
         f"<noscript>{functions}</noscript>"
-        f"<details><summary>As a table: the functions with the most time of their own</summary>"
-        f"{functions}</details>"
+        "<details><summary>As a table: the functions with the most time of their own</summary>"
+        f"{functions}</details>{more}"
         '<div id="tip" role="presentation" hidden></div>'
-        f'<script id="data" type="application/json">{_inside_script(data)}</script>'
-        f"<script>{_asset('page.js')}</script></body></html>\n"
+        + "".join(
+            f'<script id="{name}" type="application/json">{text}</script>'
+            for name, text in texts.items()
+        )
+        + f"<script>{_script(inverted)}</script></body></html>\n"
     )
 
 
-def _data(boxes: Layout) -> dict[str, Any]:
-    """What the script draws from: frames that occur, and the boxes as parallel lists."""
-    used, numbers = np.unique(boxes.frame[1:], return_inverse=True)
-    frames = [boxes.frames[frame] for frame in used.tolist()]
-    colours = [colour_class(frame) for frame in frames]
-    families = {colour.split("-")[0] for colour in colours}
-    factor, steps = scale(boxes.value_type)
-    before = None
-    if boxes.before_own is not None and boxes.before_pruned is not None:
-        before = {"own": _numbers(boxes.before_own), "cut": _numbers(boxes.before_pruned)}
-    return {
-        "names": [frame.function for frame in frames],
-        "places": [
-            f"{frame.file}:{frame.line}" if frame.file and frame.line else frame.file
-            for frame in frames
-        ],
-        "colours": colours,
-        "frame": [-1, *numbers.tolist()],
-        "parent": boxes.parent.tolist(),
-        "own": _numbers(boxes.own),
-        "cut": _numbers(boxes.pruned),
-        "before": before,
-        "factor": factor,
-        "units": steps,
-        "steps": DIFFERENCES,
-        "legend": [(f"{family}-0", text) for family, text in ORIGINS.items() if family in families],
-        "palette": palette(),
-    }
+_HEAT = (
+    '<section id="heat" aria-label="Sub-second heatmap" hidden><canvas id="cells" tabindex="0" '
+    'role="application" aria-roledescription="heatmap" aria-label="Weight by second and by the '
+    "moment within it. Arrow keys move, Enter selects, Shift and arrows extend, Escape clears."
+    '" aria-describedby="moment"></canvas><div>A column is a second, from left to right; within it '
+    'time runs upwards. <output id="moment" aria-live="polite"></output></div></section>'
+)
 
 
-def _numbers(values: Floats) -> list[float]:
-    """Six significant digits; whole numbers without a point, to keep the page small."""
-    rounded = [float(f"{value:.6g}") for value in values.tolist()]
-    return [int(value) if value.is_integer() else value for value in rounded]
+def _choices(two: bool, normalized: bool, timed: bool) -> str:
+    """The selects of the toolbar."""
+    views = [("calls", "calls"), ("callers", "inverted"), ("sandwich", "sandwich")]
+    if timed:
+        views.append(("time", "in time"))
+    parts = [
+        _select("view", "View", views),
+        _select("order", "Order", [("name", "by name"), ("weight", "largest first")]),
+    ]
+    colours = [("module", "module"), ("self", "self time")]
+    if two:
+        parts.append(_select("colour", "Colour", [("difference", "difference"), *colours]))
+        kinds = [("absolute", "absolute"), ("normalised", "normalised")]
+        parts.append(_select("compare", "Difference", kinds[::-1] if normalized else kinds))
+        widths = [("this", "this profile"), ("before", "baseline"), ("both", "both")]
+        parts.append(_select("width", "Width", widths))
+    else:
+        parts.append(_select("colour", "Colour", colours))
+    return "".join(parts)
 
 
-def _inside_script(text: str) -> str:
-    """JSON that no frame name can end or open anything from, inside a script element."""
-    for char in "<>&\u2028\u2029":
-        text = text.replace(char, f"\\u{ord(char):04x}")
-    return text
+def _select(name: str, label: str, options: list[tuple[str, str]]) -> str:
+    inside = "".join(f'<option value="{value}">{text}</option>' for value, text in options)
+    return f'<label>{label}<select id="{name}">{inside}</select></label>'
 
 
-def _table(profile: Profile, baseline: Profile | None, rows: int) -> str:
+def _table(profile: Profile, baseline: Profile | None, rows: int, numbers: dict[str, int]) -> str:
+    """The functions as a table; those on the page have a button that shows their sandwich."""
     kind = profile.value_types[0]
     functions = profile.functions()
     heads = ["itself", "in total"]
@@ -149,9 +140,32 @@ def _table(profile: Profile, baseline: Profile | None, rows: int) -> str:
         if baseline is not None:
             cells.append(weight_text(row["change"], kind, sign=True))
         body = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        lines.append(f"<tr>{body}<td>{escape(str(row['function']))}</td></tr>")
+        name = escape(str(row["function"]))
+        if row["function"] in numbers:
+            name = (
+                f'<button type="button" data-frame="{numbers[row["function"]]}" '
+                f'title="Callers and callees">{name}</button>'
+            )
+        lines.append(f"<tr>{body}<td>{name}</td></tr>")
     head = "".join(f'<th scope="col">{name}</th>' for name in [*heads, "function"])
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def _colours() -> str:
+    light = variables("light") + "--scheme:light;color-scheme:light;"
+    dark = variables("dark") + "--scheme:dark;color-scheme:dark;"
+    return (
+        f":root{{{light}}}@media (prefers-color-scheme:dark)"
+        f"{{:root:not([data-theme=light]){{{dark}}}}}:root[data-theme=dark]{{{dark}}}"
+        f"@media print{{:root:root:root{{{light}}}}}"
+    )
+
+
+@cache
+def _script(inverted: bool) -> str:
+    parts = "".join(_asset(name) for name in _SCRIPTS)
+    first = "  show('callers');\n" if inverted else ""
+    return f'"use strict";\n(() => {{\n{parts}{first}}})();\n'
 
 
 @cache

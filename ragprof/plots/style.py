@@ -6,15 +6,13 @@ differ in lightness too, so that they stay apart in colour vision deficiencies a
 
 from __future__ import annotations
 
-FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif"
+from ragprof.flamegraph.colours import FONT, PAPER
+
 MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
 
 LIGHT = {
-    "paper": "#ffffff",
+    **PAPER["light"],
     "panel": "#f6f7f9",
-    "ink": "#1d2329",
-    "muted": "#5c6670",
-    "line": "#d5dae0",
     "grid": "#e9ecef",
     "slow": "#c8401b",
     "slow-soft": "#f7d9cd",
@@ -23,14 +21,10 @@ LIGHT = {
     "other": "#c3cad2",
     "less": "#2f6fb0",
     "warn": "#d99a1c",
-    "focus": "#0b62c4",
 }
 DARK = {
-    "paper": "#14181d",
+    **PAPER["dark"],
     "panel": "#1b2026",
-    "ink": "#e8ebee",
-    "muted": "#9aa5b0",
-    "line": "#39424c",
     "grid": "#262d34",
     "slow": "#f0714a",
     "slow-soft": "#4a2a20",
@@ -39,7 +33,6 @@ DARK = {
     "other": "#525d68",
     "less": "#6aa9e6",
     "warn": "#d9a441",
-    "focus": "#7db7ff",
 }
 
 

@@ -1,0 +1,30 @@
+"""Self and total weight by frame, as arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ragprof.profiles.model import Floats, Profile
+
+
+def by_frame(profile: Profile, value: int = 0) -> tuple[Floats, Floats]:
+    """Self and total of every entry of ``profile.frames``, in the unit of the value type.
+
+    A frame that occurs several times in a stack (recursion) counts once in its total.
+    """
+    import pandas as pd
+
+    weights = profile.stack_weights(value)
+    lengths = np.diff(profile.stack_offsets)
+    count = len(profile.frames)
+    used = weights > 0
+    leaves = used & (lengths > 0)
+    own: Floats = np.bincount(
+        profile.stack_frames[profile.stack_offsets[1:][leaves] - 1], weights[leaves], count
+    ).astype(np.float64, copy=False)
+    inside = np.repeat(used, lengths)
+    owners = np.repeat(np.arange(profile.stack_count), lengths)[inside]
+    pairs = pd.unique(owners * max(1, count) + profile.stack_frames[inside])
+    stacks, frames = np.divmod(pairs, max(1, count))
+    total: Floats = np.bincount(frames, weights[stacks], count).astype(np.float64, copy=False)
+    return own, total
