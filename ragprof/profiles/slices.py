@@ -210,7 +210,7 @@ class _Writing:
     now: float = 0.0
     path: list[int] = field(default_factory=list)
     begins: list[float] = field(default_factory=list)
-    labels: Mapping[str, str] = _NO_LABELS
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def run(
         self,

@@ -12,7 +12,18 @@ from ragprof.profiles import places, registry
 from ragprof.profiles.model import Frame, Profile, ProfileError
 from ragprof.profiles.registry import Format
 
-PARTS = ("values", "modules", "files", "lines", "times", "threads", "tasks", "labels", "notes")
+PARTS = (
+    "values",
+    "modules",
+    "files",
+    "lines",
+    "times",
+    "start_times",
+    "threads",
+    "tasks",
+    "labels",
+    "notes",
+)
 """What a format may carry besides functions and one weight per sample: its ``CARRIES``."""
 
 
@@ -66,13 +77,16 @@ def encoded(profile: Profile, format: str, *, alpha: bool = False) -> bytes:
 def losses(profile: Profile, format: Format) -> list[str]:
     """What the profile has and the format cannot carry, for people."""
     frames = profile.frames
+    timed = profile.times is not None
+    utc = timed and profile.clock == "utc"
     with_files = "files" in format.carries
     has = {
         "values": [str(kind.type) for kind in profile.value_types[1:]],
         "modules": ["modules"] if any(_untold(frame, with_files) for frame in frames) else [],
         "files": ["source files"] if any(frame.file for frame in frames) else [],
         "lines": ["the lines that ran"] if np.any(profile.stack_lines) else [],
-        "times": ["the time of each sample"] if profile.times is not None else [],
+        "times": ["the time of each sample"] if utc else [],
+        "start_times": ["times since the start"] if timed and not utc else [],
         "threads": ["threads"] if profile.threads is not None else [],
         "tasks": ["tasks"] if profile.tasks is not None else [],
         "labels": [f"labels ({', '.join(profile.labels)})"] if profile.labels else [],

@@ -20,7 +20,7 @@ from ragprof.profiles.slices import Mark, Slice, Track, add_tracks, merged
 TITLE = "Chrome trace events"
 LOOKS_FOR = "a JSON array of events with 'ph', or an object with traceEvents"
 SUFFIXES = (".trace.json", ".chrometrace", ".chrome.json")
-CARRIES = frozenset({"files", "times", "threads", "tasks", "labels"})
+CARRIES = frozenset({"files", "times", "start_times", "threads", "tasks", "labels"})
 
 EXPORTER = "ragprof"
 _DURATION = {"B", "E", "X"}

@@ -31,7 +31,9 @@ from ragprof.profiles.pprof_labels import SINCE_START, TIME, Labels
 TITLE = "pprof"
 LOOKS_FOR = "a protocol buffer of value types, samples, locations and strings, mostly in gzip"
 SUFFIXES = (".pb.gz", ".pprof", ".pb", ".prof")
-CARRIES = frozenset({"values", "files", "lines", "times", "threads", "tasks", "labels", "notes"})
+CARRIES = frozenset(
+    {"values", "files", "lines", "times", "start_times", "threads", "tasks", "labels", "notes"}
+)
 
 # Fields of the message Profile.
 _SAMPLE_TYPE, _SAMPLE, _MAPPING, _LOCATION, _FUNCTION, _STRING = 1, 2, 3, 4, 5, 6
@@ -44,6 +46,8 @@ _FIRST_FIELDS = 40  # looked at to tell the format
 def recognises(content: Content) -> bool:
     """The first fields are those of a Profile message."""
     data = content.data
+    if data[:1] == b"\x0a" and not _begins_with_value_type(data):
+        return False
     at, strings = 0, 0
     for _ in range(_FIRST_FIELDS):
         if at >= len(data):
@@ -58,6 +62,12 @@ def recognises(content: Content) -> bool:
         at += value if kind == wire.BYTES else 0
         strings += number in (_SAMPLE_TYPE, _SAMPLE, _STRING)
     return strings > 0 and not content.data[:1].isspace()
+
+
+def _begins_with_value_type(data: bytes) -> bool:
+    """Whether field 1 holds numbers, as ValueType does, and not messages, as OTLP has them there."""
+    length, at = _varint(data, 1)
+    return length == 0 or data[at : at + 1] in (b"\x08", b"\x10")
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -188,7 +188,7 @@ def _weights(entry: dict[str, Any], where: str) -> Floats:
 def _evented(
     entry: dict[str, Any], where: str, ids: Ints, frames: _Frames, builder: ProfileBuilder
 ) -> tuple[Ints, Floats]:
-    """The stack between two events weighs the time between them."""
+    """The stack between two events weighs the time between them; no stack, no sample."""
     tree = CallTree(builder)
     last = fields.number(entry, "startValue", where)
     node, open_frames, callers = NOBODY, [], []
@@ -205,10 +205,10 @@ def _evented(
             )
         if at < last:
             raise ProfileError(f"{where}.events[{number}] at {at} comes before the last, {last}.")
-        if at > last:
+        if at > last and node != NOBODY:
             nodes.append(node)
             weights.append(at - last)
-            last = at
+        last = at
         if event.get("type") == "O":
             callers.append(node)
             open_frames.append(frame)
@@ -221,7 +221,7 @@ def _evented(
                 f"{where}.events[{number}] closes a frame that is not the innermost open one."
             )
     end = entry.get("endValue")
-    if isinstance(end, int | float) and end > last:
+    if isinstance(end, int | float) and end > last and node != NOBODY:
         nodes.append(node)
         weights.append(fields.finite(end, f"{where}.endValue") - last)
     return tree.stacks(nodes), np.array(weights, dtype=np.float64)
