@@ -182,6 +182,12 @@ def test_planted_cause(tmp_path, trace, metrics, expected):
     assert abs(found.window[0].timestamp() - middle) < 1.0
     jsonschema.validate(found.to_dict(), SCHEMA)
     assert not found.recording.sql(top["sql"]).empty
+    # Were it as before, the p95 would be near that of the healthy half.
+    times = found.requests.groupby("group")["duration_ms"].quantile(0.95)
+    assert top["p95_ms"] == pytest.approx(times["slow"])
+    assert top["p95_without_ms"] < times["baseline"] + 0.35 * (times["slow"] - times["baseline"])
+    assert top["p95_without_low_ms"] <= top["p95_without_ms"] <= top["p95_without_high_ms"]
+    assert "Were this as before" in top["text"]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -220,7 +226,14 @@ def test_sums_and_views(tmp_path):
     assert list(waterfall["depth"]) == [0, 1, 2]
     assert found.profile("slow").total() > found.profile("baseline").total()
     assert "http" in found._repr_html_()
-    assert not found.evidence(1).empty
+    rows = found.finding(1).evidence()
+    assert not rows["samples"].empty
+    assert set(rows["requests"]["group"]) == {"slow", "baseline"}
+    claimed = rows["requests"].groupby("group")["claimed_ms"].mean()
+    assert claimed["slow"] - claimed["baseline"] > 60
+    assert rows["spans"]["own_ms"].iloc[0] > 60
+    with pytest.raises(RagprofError, match="no finding 9"):
+        found.finding(9)
     with pytest.raises(RagprofError, match="no trace"):
         found.waterfall("f" * 32)
 

@@ -89,10 +89,13 @@ def blocking_call(service: Service) -> None:
 
 
 def score_padded_batch(query: Embedding, passages: Sequence[Floats]) -> list[float]:
-    """The same scores as one product per passage, over a batch as long as its longest member."""
+    """The same scores as one product per passage, over a batch as long as its longest member.
+
+    As such code often does, it leaves numpy its default of 64 bits a number.
+    """
     longest = max(len(tokens) for tokens in passages)
-    batch = np.zeros((len(passages), longest, query.tokens.shape[1]), np.float32)
-    mask = np.full((len(passages), longest), -np.inf, np.float32)
+    batch = np.zeros((len(passages), longest, query.tokens.shape[1]))
+    mask = np.full((len(passages), longest), -np.inf)
     for row, tokens in enumerate(passages):
         batch[row, : len(tokens)] = tokens
         mask[row, : len(tokens)] = 0

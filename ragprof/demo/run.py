@@ -39,7 +39,7 @@ def run_demo(
 
 
 def investigate_folder(out: Path) -> Investigation:
-    """Investigate the Recording in a demo's folder; writes findings.json and summary.md there."""
+    """Investigate the Recording in a demo's folder; writes findings.json there."""
     found = investigate(recording.open(out / RECORDING))
     found.write(out)
     return found

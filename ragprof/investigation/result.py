@@ -16,7 +16,7 @@ from ragprof.analysis.columns import texts
 from ragprof.analysis.stages import STAGES
 from ragprof.errors import RagprofError
 from ragprof.investigation.case import Case
-from ragprof.investigation.evidence import Evidence
+from ragprof.investigation.finding import Finding
 from ragprof.recording import Recording
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ class Investigation:
     coverage: pd.DataFrame
     notes: list[str]
     _case: Case = field(repr=False)
-    _evidence: list[Evidence] = field(repr=False)
+    _findings: list[Finding] = field(repr=False)
 
-    def evidence(self, rank: int = 1) -> pd.DataFrame:
-        """Samples behind a finding: function, state, wait, baseline_ms, slow_ms, added_ms."""
-        if not 1 <= rank <= len(self._evidence):
-            raise RagprofError(f"There is no finding {rank}; there are {len(self._evidence)}.")
-        return self._evidence[rank - 1].rows
+    def finding(self, rank: int = 1) -> Finding:
+        """One finding, with `evidence()`, the rows behind it. Raises RagprofError."""
+        if not 1 <= rank <= len(self._findings):
+            raise RagprofError(f"There is no finding {rank}; there are {len(self._findings)}.")
+        return self._findings[rank - 1]
 
     def _trace(self, trace_id: str) -> tuple[np.ndarray, int]:
         forest = self._case.forest
@@ -173,28 +173,12 @@ class Investigation:
         )
         return [first, what, when]
 
-    def markdown(self) -> str:
-        """Ten lines for an incident channel."""
-        lines = [f"**{self.summary}**", ""]
-        lines += [f"- {line}" for line in self.lines()[1:]]
-        for row in self.findings.head(3).itertuples():
-            lines.append(
-                f"- {row.rank}. {row.kind} in {row.stage} ({row.service} · {row.span}): "
-                f"+{row.added_ms:.1f} ms, p = {row.p_value:.2g}"
-            )
-        lines.append("- stages: " + ", ".join(
-            f"{row.stage} {row.added_ms:+.1f} ms" for row in self.stages.head(4).itertuples()
-        ))  # fmt: skip
-        lines += [f"- {note}" for note in self.notes[:2]]
-        return "\n".join(lines[:10]) + "\n"
-
     def write(self, out: Path) -> None:
-        """findings.json and summary.md in folder `out`, made when missing."""
+        """findings.json in folder `out`, made when missing."""
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
         data = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         (out / "findings.json").write_text(data + "\n", encoding="utf-8")
-        (out / "summary.md").write_text(self.markdown(), encoding="utf-8")
 
     def _repr_html_(self) -> str:
         head = "".join(f"<p>{html.escape(line)}</p>" for line in self.lines())

@@ -23,25 +23,20 @@ from ragprof.analysis.onset import MIN_REQUESTS
 from ragprof.analysis.stages import STAGES
 from ragprof.analysis.stages import stages as stages_of
 from ragprof.investigation import case as cases
+from ragprof.investigation import wording
 from ragprof.investigation.case import Case
 from ragprof.investigation.evidence import Evidence
-from ragprof.investigation.ranking import findings as rank
+from ragprof.investigation.finding import Finding
+from ragprof.investigation.gain import gain
+from ragprof.investigation.ranking import findings as ranked
 from ragprof.investigation.result import Investigation
 from ragprof.recording import Recording
 
 COLUMNS = [
     "rank", "stage", "service", "span", "function", "file", "line", "resource", "kind", "score",
-    "p_value", "added_ms", "for", "against", "sql",
+    "p_value", "added_ms", "p95_ms", "p95_without_ms", "p95_without_low_ms", "p95_without_high_ms",
+    "text", "advice", "for", "against", "sql",
 ]  # fmt: skip
-WORDS = {
-    "cpu": "computing", "blocked_loop": "blocking the event loop",
-    "lock_wait": "waiting for a lock",
-    "pool_wait": "waiting for a pooled connection", "downstream": "a slower downstream service",
-    "network": "time between client and server", "retry": "repeated calls after errors",
-    "cache_miss": "more cache misses", "extra_calls": "more calls per request",
-    "io": "waiting for I/O", "gc": "garbage collection", "throttled": "CPU withheld",
-    "load": "heavier requests, not the code",
-}  # fmt: skip
 
 
 def investigate(
@@ -70,7 +65,8 @@ def investigate(
         recording, spans, forest, stage, sections, groups.roots, groups.slow, groups.baseline,
         groups.selected, groups.window, groups.baseline_window,
     )  # fmt: skip
-    evidence = rank(case) if groups.changed else []
+    evidence = ranked(case) if groups.changed else []
+    found = [_finding(case, groups.operation, rank, one) for rank, one in enumerate(evidence, 1)]
     notes = _notes(case, groups)
     logs, metrics = recording.table("logs"), recording.table("metrics")
     request_ids = frozenset(attribute(spans["attributes"], "request.id", "request_id")) - {""}
@@ -79,8 +75,8 @@ def investigate(
     return Investigation(
         recording=recording,
         verdict="cause_found" if evidence else "no_cause_found",
-        summary=_summary(case, groups, evidence),
-        findings=_table(evidence),
+        summary=wording.summary(case, groups.operation, groups.changed, evidence),
+        findings=_table(found),
         window=groups.window,
         baseline_window=groups.baseline_window,
         operation=groups.operation,
@@ -103,7 +99,7 @@ def investigate(
         ),
         notes=notes,
         _case=case,
-        _evidence=evidence,
+        _findings=found,
     )
 
 
@@ -126,30 +122,39 @@ def _notes(case: Case, groups: populations.Groups) -> list[str]:
     return notes
 
 
-def _summary(case: Case, groups: populations.Groups, evidence: list[Evidence]) -> str:
-    if not groups.changed:
-        return f"No cause found: the latency of {groups.operation} did not change."
-    added = case.total_ms
-    if not evidence:
-        return f"No cause found for {added:+.1f} ms per {groups.operation}: nothing beats the null."
-    top = evidence[0]
-    where = top.function or top.resource or top.span
-    if top.kind in ("load", "pool_wait", "downstream") and top.resource:
-        where = top.resource
-    return (
-        f"{groups.operation} takes {added:.1f} ms longer: {WORDS[top.kind]} "
-        f"({top.stage}, {where}) accounts for {top.score:.1f} ms."
+def _finding(case: Case, operation: str, rank: int, one: Evidence) -> Finding:
+    gained = gain(case, one.claims)
+    return Finding(
+        rank=rank,
+        kind=one.kind,
+        stage=one.stage,
+        service=one.service,
+        span=one.span,
+        function=one.function,
+        file=one.file,
+        line=one.line,
+        resource=one.resource,
+        added_ms=one.score,
+        p_value=one.p_value,
+        text=wording.sentences(case, operation, one, gained),
+        advice=wording.ADVICE[one.kind],
+        gain=gained,
+        support=one.support,
+        against=one.against,
+        sql=one.sql,
+        _case=case,
+        _evidence=one,
     )
 
 
-def _table(evidence: list[Evidence]) -> pd.DataFrame:
+def _table(found: list[Finding]) -> pd.DataFrame:
     rows = [
         (
-            number, one.stage, one.service, one.span, one.function, one.file, one.line,
-            one.resource, one.kind, one.score, one.p_value, one.score, one.support, one.against,
-            one.sql,
+            one.rank, one.stage, one.service, one.span, one.function, one.file, one.line,
+            one.resource, one.kind, one.added_ms, one.p_value, one.added_ms, *one.gain,
+            one.text, one.advice, one.support, one.against, one.sql,
         )
-        for number, one in enumerate(evidence, 1)
+        for one in found
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
 

@@ -39,7 +39,14 @@ def text(found: Investigation, report: Path | None = None) -> str:
             f"- {first['kind']} in {first['stage']}, {_one_line(str(first['service']))}"
             f"{', p = ' + format(first['p_value'], '.2g')}{': ' + place if place else ''}"
         )
-        lines += [f"- for: {_one_line(one)}" for one in list(first["for"])[:2]]
+        lines += [f"- for: {_one_line(one)}" for one in list(first["for"])[:1]]
+        if first["p95_without_ms"] == first["p95_without_ms"]:  # not NaN
+            lines.append(
+                f"- were it as before: p95 {ms_text(float(first['p95_without_ms']))} "
+                f"({ms_text(float(first['p95_without_low_ms']))} to "
+                f"{ms_text(float(first['p95_without_high_ms']))}) instead of "
+                f"{ms_text(float(first['p95_ms']))}"
+            )
         lines += [f"- against: {_one_line(one)}" for one in list(first["against"])[:1]]
         lines += [
             f"- also: {one['kind']} in {one['stage']} {ms_text(float(one['added_ms']), sign=True)}"

@@ -38,6 +38,7 @@ _STYLE = (
     f"{_ROOT} code{{font:.92em {MONO};background:none;padding:0;color:inherit}}"
     f"{_ROOT} .where code{{font-weight:600}}"
     f"{_ROOT} .where small{{display:block;color:var(--muted);font-size:13px;margin-top:3px}}"
+    f"{_ROOT} .said{{margin:0 0 10px;max-width:46em}}"
     f"{_ROOT} .sides{{display:grid;grid-template-columns:repeat(auto-fit,minmax(260px,1fr));"
     "gap:8px 32px}"
     f"{_ROOT} h4{{font-size:13px;font-weight:600;color:var(--muted);margin:0 0 4px}}"
@@ -77,7 +78,12 @@ def headline(found: Investigation) -> Block:
         f"<h1>{escape(_sentence(found.summary))}</h1>{_figures(found, caused)}"
     )
     if caused:
-        body += _where(rows[0]) + _sides(rows[0]["for"], rows[0]["against"]) + _rest(rows[1:])
+        body += (
+            _where(rows[0])
+            + _advice(rows[0])
+            + _sides(rows[0]["for"], rows[0]["against"])
+            + _rest(rows[1:])
+        )
     else:
         body += (
             '<div class="where">No cause is named, because nothing that was seen differs more '
@@ -106,6 +112,8 @@ def reproduce(found: Investigation, **parameters: str) -> Block:
         f"inv = read({str(found.recording.path)!r}{given})\ninv.findings"
     )
     parts = [("This report", command), ("In Python", python)]
+    if len(found.findings):
+        parts.append(("The rows behind the first finding", "inv.finding(1).evidence()"))
     for row in found.findings.to_dict("records"):
         if row.get("sql"):
             parts.append((f"Finding {row['rank']} in SQL: inv.recording.sql(…)", str(row["sql"])))
@@ -130,6 +138,12 @@ def _figures(found: Investigation, caused: bool) -> str:
     for share, name in ((0.5, "median"), (0.95, "95th percentile")):
         before, after = (float(np.quantile(values, share)) for values in groups)
         entries.append(("", f"{ms_text(before)} → {ms_text(after)}", f"{name}, baseline → slow"))
+    if caused and np.isfinite(found.findings["p95_without_ms"].iloc[0]):
+        first = found.findings.iloc[0]
+        low, high = (ms_text(float(first[f"p95_without_{end}_ms"])) for end in ("low", "high"))
+        entries.append(
+            ("", ms_text(float(first["p95_without_ms"])), f"p95 without it ({low} to {high})")
+        )
     items = "".join(
         f'<div class="figure {style}"><b>{escape(number)}</b><span>{escape(name)}</span></div>'
         for style, number, name in entries
@@ -152,6 +166,13 @@ def _where(row: Mapping[str, Any]) -> str:
     facts.append(f"{ms_text(float(row['added_ms']), sign=True)} of the difference")
     facts.append(f"p = {number_text(float(row['p_value']), 2)}")
     return f'<div class="where">{place}<small>{escape(" · ".join(facts))}</small></div>'
+
+
+def _advice(row: Mapping[str, Any]) -> str:
+    return (
+        f'<p class="said">{escape(str(row["text"]))}</p>'
+        f'<p class="said"><b>What to do:</b> {escape(str(row["advice"]))}</p>'
+    )
 
 
 def _sides(support: list[str], against: list[str]) -> str:
