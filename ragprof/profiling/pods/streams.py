@@ -7,6 +7,7 @@ bytes N, failed WHY.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -20,6 +21,11 @@ STDIN, STDOUT, STDERR, STATUS = 0, 1, 2, 3
 GRACE = 60.0  # seconds, beyond those of the recording, until it counts as hung
 CHUNK = 1 << 16
 MARK = "@ragprof "
+_BROKEN: tuple[type[Exception], ...] = (OSError,)
+with contextlib.suppress(ModuleNotFoundError):  # a part of kubernetes
+    from websocket import WebSocketException
+
+    _BROKEN = (OSError, WebSocketException)
 
 Progress = Callable[[float], None]
 """Called with the seconds recorded so far."""
@@ -82,9 +88,7 @@ def record(
             _send(stream, py_spy)
         while True:
             try:
-                alive = stream.is_open()
-                if alive:
-                    stream.update(timeout=0.1)
+                alive = _updated(stream, 0.1)
                 if not attached:
                     recorded.content += stream.read_channel(STDOUT)
                 pending += stream.read_channel(messages)
@@ -103,7 +107,7 @@ def record(
                     raise
                 recorded.stopped_after = time.monotonic() - began
                 deadline = time.monotonic() + GRACE
-                stream.write_channel(STDIN, b"stop\n")
+                _send(stream, b"stop\n")
             if not alive:
                 break
             if len(recorded.content) + len(pending) > MOST_BYTES:
@@ -132,8 +136,7 @@ def run(stream: Any, seconds: float = 30) -> tuple[bytes, str, str]:
     try:
         deadline = time.monotonic() + seconds
         out, err = b"", b""
-        while stream.is_open() and time.monotonic() < deadline:
-            stream.update(timeout=1)
+        while _updated(stream, 1) and time.monotonic() < deadline:
             out += stream.read_channel(STDOUT)
             err += stream.read_channel(STDERR)
         if stream.is_open():
@@ -145,9 +148,23 @@ def run(stream: Any, seconds: float = 30) -> tuple[bytes, str, str]:
         stream.close()
 
 
+def _updated(stream: Any, timeout: float) -> bool:
+    """Take in what has come; False once the other side has ended."""
+    if not stream.is_open():
+        return False
+    try:
+        stream.update(timeout=timeout)
+    except _BROKEN:
+        stream.close()
+        return False
+    return True
+
+
 def _send(stream: Any, content: bytes) -> None:
-    for low in range(0, len(content), CHUNK):
-        stream.write_channel(STDIN, content[low : low + CHUNK])
+    """Whether it arrives is seen by what comes back: the other side may have ended."""
+    with contextlib.suppress(*_BROKEN):
+        for low in range(0, len(content), CHUNK):
+            stream.write_channel(STDIN, content[low : low + CHUNK])
 
 
 def _status(content: bytes) -> str:

@@ -89,6 +89,8 @@ def spy(extra: list[str]) -> tuple[int, str]:
     words = ["py-spy", *arguments, *extra, "--pid", pid, "--output", f"/proc/self/fd/{profile}"]
     child = os.fork()
     if not child:
+        # A signal to stop that comes before py-spy listens must not end it; it is sent again.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(said, 1)
@@ -104,16 +106,18 @@ def spy(extra: list[str]) -> tuple[int, str]:
         os._exit(127)
     children.append(child)
     say("started")
-    watched = watch == "yes"
+    watched, stopping = watch == "yes", 0.0
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             break
         if watched and select.select([0], [], [], 0.1)[0]:
-            watched = False
-            os.kill(child, signal.SIGINT)
+            watched, stopping = False, time.monotonic()
         elif not watched:
             time.sleep(0.1)
+        if 0 < stopping <= time.monotonic():
+            os.kill(child, signal.SIGINT)
+            stopping = time.monotonic() + 1
     children.clear()
     text = text_of(f"/proc/self/fd/{said}")
     os.write(messages, text.encode())

@@ -82,7 +82,8 @@ spy() {
   $as "$program" "$@" --pid "$pid" --output "$folder/profile" >"$folder/said" 2>&1 </dev/null 3<&- &
   spy=$!
   if [ "$watch" = yes ]; then
-    { read -r _ <&3; kill -INT "$spy"; } >/dev/null 2>&1 &
+    # Again and again: a signal that comes before py-spy listens is lost.
+    { read -r _ <&3; while kill -INT "$spy"; do sleep 1; done; } >/dev/null 2>&1 &
     watcher=$!
   fi
   say started
