@@ -6,6 +6,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from ragprof.profiles.model import Profile
 from ragprof.profiling import pyspy
@@ -15,8 +16,10 @@ LONGEST = 24 * 3600.0
 
 
 def attach(
-    pid: int,
+    pid: int | None = None,
     *,
+    pod: str | None = None,
+    container: str | None = None,
     seconds: float = 10.0,
     hz: float = 100.0,
     native: bool = False,
@@ -25,6 +28,7 @@ def attach(
     subprocesses: bool = False,
     nonblocking: bool = False,
     progress: bool | None = None,
+    **ladder: Any,
 ) -> Profile:
     """Profile process ``pid`` for ``seconds`` by py-spy, without changing or stopping it.
 
@@ -34,9 +38,24 @@ def attach(
     pause the process. ``seconds=0``: the stack of every thread now, one sample each, also of those
     that wait. Ctrl-C (in a notebook: interrupt) ends early and keeps what there is; a note says so.
 
+    ``pod="namespace/name"`` profiles a ``container`` of a Kubernetes pod; ``pid`` is then one in the
+    container, if given, and ``ladder`` are further arguments of `ragprof.profiling.pods.attach`.
+
     Raises AttachError, with the way out, when there is no such process, it is no Python, or it may
-    not be read (another user, Yama, capabilities, a container).
+    not be read (another user, Yama, capabilities, a container); PodError for a pod.
     """
+    if pod is not None:
+        from ragprof.profiling import pods
+
+        return pods.attach(
+            pod, container=container, pid=pid, seconds=seconds, hz=hz, native=native, idle=idle,
+            gil=gil, subprocesses=subprocesses, nonblocking=nonblocking, progress=progress, **ladder,
+        )  # fmt: skip
+    if pid is None or ladder:
+        wrong = (
+            f"{', '.join(ladder)} belongs to a pod" if ladder else "there is nothing to attach to"
+        )
+        raise AttachError(f"{wrong}: give pid=…, or pod='namespace/name'")
     options = Options(hz, native, idle, gil, subprocesses, nonblocking)
     check(seconds, options)
     if seconds == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Protocol
 
 from ragprof.errors import RagprofError
@@ -27,3 +28,12 @@ class Engine(Protocol):
 
     def abandon(self) -> None:
         """End without a result: nobody holds the session any more."""
+
+
+def same_thread(began: int, engine: str) -> None:
+    """Raises SessionError in another thread than the one in which a session began."""
+    if threading.get_ident() != began:
+        raise SessionError(
+            f"a session of {engine} ends in the thread where it began; end it there, or use "
+            "engine='sampler', which sees all threads"
+        )

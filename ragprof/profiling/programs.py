@@ -101,9 +101,9 @@ def _traced(
             "exec or a signal: use the engine sampler",
             code or 1,
         )
-    from ragprof.profiling import stackwatch, tracing
+    from ragprof.profiling import by_cprofile, by_pyinstrument
 
-    read = tracing.read if engine == "cprofile" else stackwatch.read
+    read = by_cprofile.read if engine == "cprofile" else by_pyinstrument.read
     return read(out, name), code
 
 

@@ -16,14 +16,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ragprof.profiles.combine import LABEL, combined
 from ragprof.profiles.content import Content
-from ragprof.profiles.model import Label, Profile, ProfileBuilder, ValueType
-from ragprof.profiles.places import frame
+from ragprof.profiles.model import Label, Profile, ProfileBuilder
 from ragprof.profiles.read import profiles_of
 from ragprof.profiling import permissions
 from ragprof.profiling.engine import SessionError
@@ -151,7 +149,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def dump(pid: int, options: Options) -> Profile:
     """The stack of every thread now: one sample per thread, counted.
 
-    Labels: thread_name, state (running or idle), gil (yes, or empty). Raises AttachError.
+    Labels: process, thread_name, state (running or waiting), gil (yes, or empty). Raises
+    AttachError.
     """
     switches = ("native", "nonblocking", "subprocesses")
     chosen = [f"--{name}" for name in switches if getattr(options, name)]
@@ -160,7 +159,7 @@ def dump(pid: int, options: Options) -> Profile:
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace")
         raise AttachError(permissions.explain(said, pid, permissions.facts(pid)))
-    return read_dump(json.loads(done.stdout), f"process {pid}", options)
+    return read_dump(done.stdout, f"process {pid}", only_gil=options.gil)
 
 
 def read(text: str, pid: int, name: str) -> Profile:
@@ -178,26 +177,14 @@ def read(text: str, pid: int, name: str) -> Profile:
     return whole._with(labels=labels).named(name)
 
 
-def read_dump(threads: list[dict[str, Any]], name: str, options: Options) -> Profile:
-    """py-spy's dump as JSON: its frames are the innermost first."""
-    builder = ProfileBuilder([ValueType("samples", "count")], name=name)
-    for thread in threads:
-        if (options.gil and not thread["owns_gil"]) or not thread["frames"]:
-            continue
-        path = list(reversed(thread["frames"]))
-        stack = builder.stack(
-            [builder.frame(frame(str(one["name"]), str(one["filename"] or ""))) for one in path],
-            [int(one["line"] or 0) for one in path],
-        )
-        labels = {
-            "process": str(thread["pid"]),
-            "thread_name": str(thread["thread_name"] or ""),
-            "state": "running" if thread["active"] else "idle",
-            "gil": "yes" if thread["owns_gil"] else "",
-        }
-        number = int(thread["os_thread_id"] or thread["thread_id"] or 0)
-        builder.sample(stack, 1, thread=number, labels=labels)
-    return builder.build()
+def read_dump(data: bytes, name: str, only_gil: bool = False) -> Profile:
+    """py-spy's dump as JSON, with the label gil besides those of its format."""
+    threads = [one for one in json.loads(data) if one["owns_gil"] or not only_gil]
+    content = Content(json.dumps(threads).encode(), "attached.dump.json")
+    (found,) = profiles_of(content, format="pyspy_dump")
+    holds = np.array([bool(one["owns_gil"]) for one in threads], dtype=np.int64)
+    labels = {**found.labels, "gil": Label(holds, ("", "yes"))}
+    return found._with(labels=labels).named(name)
 
 
 def _program() -> str:

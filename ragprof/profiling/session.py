@@ -44,12 +44,16 @@ class Session(Profile):
 
     def start(self) -> Session:
         """Begin, where no `with` fits. Raises SessionError when it runs already."""
+        return self._start(task=False)
+
+    def _start(self, task: bool) -> Session:
         with self._lock:
             if self._running is not None:
                 raise SessionError(
                     "this session runs already: end it first, or make another with rp.profile()"
                 )
-            engine = make_engine(*self._options)
+            kind, hz, budget, name = self._options
+            engine = make_engine(kind, hz, budget, name, task)
             for part in Profile.__annotations__:
                 self.__dict__.pop(part, None)
             engine.start()
@@ -90,7 +94,7 @@ class Session(Profile):
             error.add_note(f"ragprof: the profile is lost: {problem}")  # not in place of theirs
 
     async def __aenter__(self) -> Session:
-        return self.start()
+        return self._start(task=True)
 
     async def __aexit__(
         self,
@@ -146,14 +150,15 @@ def profile(
         answer.profile                           # of the last call that ended
 
     ``engine``: ``sampler`` (wall time of all threads and suspended tasks, with trace, span, state
-    and wait), ``pyinstrument`` (wall time of this thread) or ``cprofile`` (every call of this
-    thread, by tracing). All give a Profile of nanoseconds. ``hz`` is the rate of the two that
-    sample, ``budget`` the share of one core that the sampler may take (it lowers its rates to stay
-    there). When a sampler runs in this process already, the session joins it and has its rates.
+    and wait), ``pyinstrument`` (wall time of this thread; of this task with `async with` and on
+    coroutine functions) or ``cprofile`` (every call of this thread, by tracing). All give a
+    Profile of nanoseconds. ``hz`` is the rate of the two that sample, ``budget`` the share of one
+    core that the sampler may take (it lowers its rates to stay there). When a sampler runs in this
+    process already, the session joins it and has its rates.
 
-    Sessions of the sampler nest and overlap in any thread; it must begin in the main thread unless
-    one runs. pyinstrument has one session at a time in a thread, cProfile one in the process.
-    Raises SessionError, saying which of these stands in the way.
+    Sessions of the sampler nest and overlap in any thread; the first one must begin in the main
+    thread. Those of pyinstrument nest in a thread and end where they began; cProfile has one in
+    the process. Raises SessionError, saying which of these stands in the way.
     """
     if engine not in ENGINES:
         raise SessionError(f"there is no engine {engine!r}: choose one of {', '.join(ENGINES)}")
@@ -164,17 +169,17 @@ def profile(
     return _decorated(function, engine, hz, budget, name)
 
 
-def make_engine(engine: EngineName, hz: float, budget: float, name: str) -> Engine:
-    """The engine of that name; what it needs is imported only now."""
+def make_engine(engine: EngineName, hz: float, budget: float, name: str, task: bool) -> Engine:
+    """The engine of that name; what it needs is imported only now. ``task``: it sees one task."""
     if engine == "cprofile":
-        from ragprof.profiling.tracing import CProfileEngine
+        from ragprof.profiling.by_cprofile import CProfileEngine
 
         return CProfileEngine(name)
     if engine == "pyinstrument":
-        from ragprof.profiling.stackwatch import PyinstrumentEngine
+        from ragprof.profiling.by_pyinstrument import PyinstrumentEngine
 
-        return PyinstrumentEngine(hz, name)
-    from ragprof.profiling.sampling import SamplerEngine
+        return PyinstrumentEngine(hz, name, task)
+    from ragprof.profiling.by_sampler import SamplerEngine
 
     return SamplerEngine(hz, budget, name)
 
@@ -190,7 +195,7 @@ def _decorated(function: F, engine: EngineName, hz: float, budget: float, name: 
 
         @functools.wraps(function)
         async def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with session() as seen:
+            async with session() as seen:
                 try:
                     return await function(*args, **kwargs)
                 finally:
@@ -200,7 +205,7 @@ def _decorated(function: F, engine: EngineName, hz: float, budget: float, name: 
 
         @functools.wraps(function)
         async def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with session() as seen:
+            async with session() as seen:
                 try:
                     async with contextlib.aclosing(function(*args, **kwargs)) as items:
                         async for item in items:

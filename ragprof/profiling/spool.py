@@ -64,8 +64,7 @@ class SpoolProfile:
     def build(self) -> Profile:
         """The Profile, with notes on rates, on what was missed and what sampling cost."""
         for process in self._files.values():
-            if process.columns["time"]:
-                self._add(process)
+            self._add(process)
         for text in self._notes():
             self._builder.note(text)
         return self._builder.build()

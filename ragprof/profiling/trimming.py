@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragprof.profiles.model import Frame, Profile, ProfileBuilder
 
@@ -20,13 +21,17 @@ def is_ours(frame: Frame) -> bool:
 def trimmed(profile: Profile) -> Profile:
     """The profile without such frames, wherever they stand; the weights stay."""
     ours = np.array([is_ours(frame) for frame in profile.frames], dtype=bool)
-    if not ours.any():
-        return profile
-    builder = ProfileBuilder(profile.value_types, name=profile.name)
+    return rebuilt(profile, ~ours[profile.stack_frames]) if ours.any() else profile
+
+
+def rebuilt(profile: Profile, keep: NDArray[np.bool_]) -> Profile:
+    """The profile with those frames of its stacks (a boolean per entry of ``stack_frames``)."""
+    builder = ProfileBuilder(profile.value_types, name=profile.name, clock=profile.clock)
     for text in profile.notes:
         builder.note(text)
-    ids = np.array([builder.frame(frame) for frame in profile.frames], dtype=np.int64)
-    keep = ~ours[profile.stack_frames]
+    used = np.unique(profile.stack_frames[keep])
+    ids = np.zeros(len(profile.frames), dtype=np.int64)
+    ids[used] = [builder.frame(profile.frames[frame]) for frame in used.tolist()]
     owners = np.repeat(np.arange(profile.stack_count), np.diff(profile.stack_offsets))
     stacks = builder.stacks(
         ids[profile.stack_frames[keep]],
