@@ -1,4 +1,4 @@
-"""`ragprof attach PID`: see what a running process does, from outside."""
+"""`ragprof attach PID` and `--pod NS/NAME`: what a running process does, from outside."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from ragprof.cli import attach_pod
 from ragprof.cli.profile import check_outputs, output_options, tell
 from ragprof.errors import RagprofError
 
@@ -28,9 +29,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subprocesses", action="store_true", help="child processes too")
     parser.add_argument("--nonblocking", action="store_true", help="do not pause the process")
     output_options(parser)
+    attach_pod.options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.pod or args.explain:
+        return attach_pod.run(args)
     from ragprof.profiling import attaching, pyspy
 
     if args.pid is None:

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from ragprof.cli.profile import check_outputs, tell
+from ragprof.errors import RagprofError
 
 RUNGS = ("exec", "endpoint", "ephemeral", "job")  # a test compares it with the ladder's
 INTERRUPTED = 130
@@ -34,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
     """Profile the pod; the rungs that failed are told on stderr, one line each."""
     if args.explain:
         return explain(args)
+    if args.dump:
+        raise RagprofError("--dump is for a process of this machine; give --seconds with --pod")
     from ragprof.profiling import pods
 
     check_outputs(args.out)

@@ -38,8 +38,8 @@ def attach(
     pause the process. ``seconds=0``: the stack of every thread now, one sample each, also of those
     that wait. Ctrl-C (in a notebook: interrupt) ends early and keeps what there is; a note says so.
 
-    ``pod="namespace/name"`` profiles a ``container`` of a Kubernetes pod; ``pid`` is then one in the
-    container, if given, and ``ladder`` are further arguments of `ragprof.profiling.pods.attach`.
+    ``pod="namespace/name"`` profiles a ``container`` of a Kubernetes pod; ``pid`` is then one in
+    the container, if given, and ``ladder`` are further arguments of `ragprof.profiling.pods.attach`.
 
     Raises AttachError, with the way out, when there is no such process, it is no Python, or it may
     not be read (another user, Yama, capabilities, a container); PodError for a pod.
@@ -48,8 +48,9 @@ def attach(
         from ragprof.profiling import pods
 
         return pods.attach(
-            pod, container=container, pid=pid, seconds=seconds, hz=hz, native=native, idle=idle,
-            gil=gil, subprocesses=subprocesses, nonblocking=nonblocking, progress=progress, **ladder,
+            pod, container=container, pid=pid, seconds=seconds, hz=hz, native=native,
+            idle=idle, gil=gil, subprocesses=subprocesses, nonblocking=nonblocking,
+            progress=progress, **ladder,
         )  # fmt: skip
     if pid is None or ladder:
         wrong = (

@@ -10,7 +10,7 @@ from ragprof.profiling.pods.cluster import Cluster
 
 Rule = tuple[str, str, tuple[str, ...]]  # API group, resource, verbs
 
-_READ: Rule = ("", "pods", ("get", "list", "watch"))
+_READ: Rule = ("", "pods", ("get",))
 _ATTACH: Rule = ("", "pods/attach", ("get", "create"))
 _LOG: Rule = ("", "pods/log", ("get",))
 
@@ -75,7 +75,13 @@ metadata: {labels: {pod-security.kubernetes.io/enforce: privileged}}
         "a job on the node",
         "Runs py-spy on the pod's node, with the node's processes (hostPID), as root with"
         " SYS_PTRACE. --job-namespace puts it into a namespace made for that.",
-        (_READ, ("batch", "jobs", ("create", "delete")), _ATTACH, _LOG),
+        (
+            ("", "pods", ("get", "list")),
+            ("batch", "jobs", ("create", "delete")),
+            ("", "events", ("list",)),
+            _ATTACH,
+            _LOG,
+        ),
         """\
 # In the job's namespace:
 metadata: {labels: {pod-security.kubernetes.io/enforce: privileged}}
@@ -131,8 +137,8 @@ def explain(namespace: str = "NAMESPACE", missing: dict[str, list[str]] | None =
             those = ", ".join(missing[rung.name])
             state = f"# You lack: {those}\n" if those else "# You have these rights.\n"
         comment = "".join(f"# {line}\n" for line in textwrap.wrap(rung.text, 96))
-        parts.append(
-            f"# {number}. {rung.title}\n{comment}{state}{role(rung, namespace)}"
-            + ("".join(f"# {line}\n" for line in rung.pod.splitlines()) if rung.pod else "")
+        besides = "".join(
+            f"{line}\n" if line.startswith("#") else f"# {line}\n" for line in rung.pod.splitlines()
         )
+        parts.append(f"# {number}. {rung.title}\n{comment}{state}{role(rung, namespace)}{besides}")
     return "---\n".join(parts)
