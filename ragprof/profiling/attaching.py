@@ -39,7 +39,7 @@ def attach(
     that wait. Ctrl-C (in a notebook: interrupt) ends early and keeps what there is; a note says so.
 
     ``pod="namespace/name"`` profiles a ``container`` of a Kubernetes pod; ``pid`` is then one in
-    the container, if given, and ``ladder`` are further arguments of `ragprof.profiling.pods.attach`.
+    the container, if given; ``ladder``: further arguments of `ragprof.profiling.pods.attach`.
 
     Raises AttachError, with the way out, when there is no such process, it is no Python, or it may
     not be read (another user, Yama, capabilities, a container); PodError for a pod.
