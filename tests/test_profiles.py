@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ragprof import tables
-from ragprof.profiles.compare import compare
 from ragprof.profiles.formats import collapsed, speedscope
 from ragprof.profiles.model import Frame, Profile, ProfileBuilder, ProfileError, ValueType
 from ragprof.profiles.samples import from_tables, with_wait_frames
@@ -170,38 +169,6 @@ def test_what_a_stack_waits_on_becomes_its_innermost_frame(
     sums = folded(profile)
     assert sums["m:f", "[awaiting lock]"] == 20
     assert sums["m:f",] == 20
-
-
-def test_a_profile_against_itself_has_no_difference() -> None:
-    profile = make([(["a", "b"], 3), (["a"], 1), (["a", "b"], 2)])
-    for normalize in (False, True):
-        comparison = compare(profile, profile, normalize=normalize)
-        assert comparison.empty()
-        assert not len(comparison.changed())
-        assert (comparison.functions()["self_difference"] == 0).all()
-
-
-@given(STACKS, STACKS)
-@settings(max_examples=50)
-def test_differences_sum_to_the_difference_of_the_totals(
-    left: list[tuple[list[str], int]], right: list[tuple[list[str], int]]
-) -> None:
-    after, before = make(left), make(right)
-    comparison = compare(after, before)
-    assert comparison.difference().sum() == pytest.approx(after.total() - before.total())
-    assert comparison.changed()["difference"].sum() == pytest.approx(
-        after.total() - before.total(), abs=1e-6
-    )
-
-
-def test_comparison_keeps_one_sided_stacks_and_can_normalise() -> None:
-    after, before = make([(["a"], 30), (["new"], 10)]), make([(["a"], 300), (["old"], 100)])
-    changed = compare(after, before, normalize=True).changed().set_index("stack")["difference"]
-    assert changed.to_dict() == pytest.approx({("new",): 0.25, ("old",): -0.25})
-    assert compare(after, before).changed()["difference"].iloc[0] == -270
-    other = ProfileBuilder([ValueType("alloc", "bytes")]).build()
-    with pytest.raises(ProfileError, match="cannot be compared"):
-        compare(after, other)
 
 
 @given(STACKS)
