@@ -97,4 +97,5 @@ def losses(profile: Profile, format: Format) -> list[str]:
 
 def _untold(frame: Frame, with_file: bool) -> bool:
     """Whether the module cannot be told again from the function's name and its file."""
-    return frame.module != places.frame(frame.function, frame.file if with_file else "").module
+    told = places.frame(frame.function, frame.file if with_file else "").module
+    return frame.module not in ("", told)

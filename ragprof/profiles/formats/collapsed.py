@@ -38,7 +38,7 @@ def recognises(content: Content) -> bool:
     found = parsed("\n".join(first_lines(content.start)), strict=False)
     stacks = [path for path in found.paths if ";" in path]
     foreign = sum(is_austin(path) or is_pyspy(path) for path in stacks)
-    return len(stacks) * 2 > len(found.paths) + found.stray and foreign * 2 < len(stacks)
+    return bool(stacks) and len(found.paths) > found.stray and foreign * 2 < len(stacks)
 
 
 def read(content: Content) -> list[Profile]:

@@ -7,6 +7,7 @@ versions keep them once for all threads.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ TITLE = "a Firefox profile"
 LOOKS_FOR = "a JSON object with meta and threads"
 SUFFIXES = (".gecko.json", ".firefox.json")
 
-_TABLES = ("stackTable", "frameTable", "funcTable", "stringArray", "stringTable")
+_SOURCE = re.compile(r"\[\d+\]$")  # newer Firefox numbers its sources
 
 
 def recognises(content: Content) -> bool:
@@ -220,7 +221,7 @@ def _located(
 
 
 def _location(text: str) -> tuple[str, str, int]:
-    name, _, rest = text.rpartition(" (")
+    name, _, rest = _SOURCE.sub("", text).rpartition(" (")
     if not name or not rest.endswith(")"):
         return text, "", 0
     parts = rest[:-1].split(":")

@@ -61,11 +61,11 @@ def recognises(content: Content) -> bool:
         value, at = _varint(data, at + 1)
         at += value if kind == wire.BYTES else 0
         strings += number in (_SAMPLE_TYPE, _SAMPLE, _STRING)
-    return strings > 0 and not content.data[:1].isspace()
+    return strings > 0
 
 
 def _begins_with_value_type(data: bytes) -> bool:
-    """Whether field 1 holds numbers, as ValueType does, and not messages, as OTLP has them there."""
+    """Whether field 1 holds numbers, as ValueType does; OTLP has messages there."""
     length, at = _varint(data, 1)
     return length == 0 or data[at : at + 1] in (b"\x08", b"\x10")
 

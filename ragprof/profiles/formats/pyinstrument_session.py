@@ -87,8 +87,8 @@ def read(content: Content) -> list[Profile]:
 
 def _own_frames(stack: list[object]) -> int:
     """How many outer frames are those of pyinstrument's command, which starts the program."""
-    files = [str(text).split("\x00")[1:2] for text in stack[:12]]
-    outer = [index for index, file in enumerate(files[:4]) if file and file[0].endswith(_MAIN)]
+    files = [str(text).split("\x00")[1:2] for text in stack[:16]]
+    outer = [index for index, file in enumerate(files[:8]) if file and file[0].endswith(_MAIN)]
     cut = outer[-1] + 1 if outer else 0
     while outer and cut < len(files) and files[cut] and files[cut][0].endswith(_RUNNERS):
         cut += 1

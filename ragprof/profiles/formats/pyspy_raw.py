@@ -84,17 +84,22 @@ def parts(name: str) -> tuple[str, str, int]:
 
 def split_origin(names: list[str]) -> tuple[Origin, list[str]]:
     """The frames for process and thread that stand above the stack, and the stack."""
-    process, thread, thread_name = "", 0, ""
-    for depth, name in enumerate(names[:2]):
-        found = _PROCESS.match(name)
-        if found and depth == 0:
-            process = found[1]
-            continue
-        whose = thread_of(name)
-        if whose.thread:
-            return Origin(process, whose.thread, whose.thread_name), names[depth + 1 :]
-        break
-    return Origin(process, thread, thread_name), names[1:] if process else names
+    process = ""
+    found = _PROCESS.match(names[0])
+    if found:
+        process, names = found[1], names[1:]
+    whose = thread_of(names[0]) if names else Origin()
+    if not whose.thread:
+        return Origin(process), names
+    depth = 1
+    while whose.thread_name and depth < len(names) and not _ends_in_place(names[depth]):
+        depth += 1  # a semicolon in the thread's name
+    name = ";".join([whose.thread_name, *names[1:depth]])
+    return Origin(process, whose.thread, name), names[depth:]
+
+
+def _ends_in_place(name: str) -> bool:
+    return bool(_FRAME.match(name) or _LIBRARY.match(name))
 
 
 def thread_of(name: str) -> Origin:
