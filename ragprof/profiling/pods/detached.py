@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -71,15 +70,16 @@ def record(
     """
     stopped: float | None = None
     try:
-        _wait_for_start(name, state)
-        if py_spy:
-            stream = _attach(request, pod, namespace, name)
-            stopped = streams.record(
-                stream, request.seconds, py_spy, request.tell, attached=True
-            ).stopped_after
-        else:
-            stopped = _wait(request, pod, namespace, name, state)
-        _wait_for_end(request, state)
+        now = _wait_for_start(name, state)
+        if "terminated" not in now:
+            if py_spy:
+                stream = _attach(request, pod, namespace, name)
+                stopped = streams.record(
+                    stream, request.seconds, py_spy, request.tell, attached=True
+                ).stopped_after
+            else:
+                stopped = _wait(request, pod, namespace, name, state)
+            now = _wait_for_end(request, state)
     except BaseException:
         _stop(request, pod, namespace, name)
         raise
@@ -91,6 +91,7 @@ def record(
         ) from refused
     result = read_log(log)
     result.stopped_after = stopped
+    result.status = str(now["terminated"].get("message") or "")
     return result
 
 
@@ -104,10 +105,16 @@ def _attach(request: Request, pod: str, namespace: str, name: str) -> Any:
         ) from refused
 
 
-def _stop(request: Request, pod: str, namespace: str, name: str) -> None:
-    """Its standard input ends when whoever is attached leaves, and then the recording ends."""
-    with contextlib.suppress(PodError):
+def _stop(request: Request, pod: str, namespace: str, name: str) -> bool:
+    """Its standard input ends when whoever is attached leaves, and then the recording ends.
+
+    Returns whether that was possible.
+    """
+    try:
         request.cluster.open_attach(namespace, pod, name).close()
+    except PodError:
+        return False
+    return True
 
 
 def _wait(request: Request, pod: str, namespace: str, name: str, state: State) -> float | None:
@@ -118,17 +125,20 @@ def _wait(request: Request, pod: str, namespace: str, name: str, state: State) -
             request.tell(time.monotonic() - began)
             time.sleep(0.2)
     except KeyboardInterrupt:
-        _stop(request, pod, namespace, name)
+        if not _stop(request, pod, namespace, name):
+            request.say(f"{name} may not be stopped (pods/attach): it ends by itself in time")
+            raise
         return time.monotonic() - began
     return None
 
 
-def _wait_for_start(name: str, state: State) -> None:
+def _wait_for_start(name: str, state: State) -> dict[str, Any]:
+    """The state in which the container runs, or has ended."""
     deadline = time.monotonic() + START
     while True:
         now = state()
         if "running" in now or "terminated" in now:
-            return
+            return now
         waiting = now.get("waiting") or {}
         if waiting.get("reason") in _HOPELESS:
             raise RungFailed(
@@ -141,12 +151,14 @@ def _wait_for_start(name: str, state: State) -> None:
         time.sleep(0.2)
 
 
-def _wait_for_end(request: Request, state: State) -> None:
+def _wait_for_end(request: Request, state: State) -> dict[str, Any]:
+    """The state in which the container has ended."""
     deadline = time.monotonic() + request.seconds + streams.GRACE
-    while "terminated" not in state():
+    while "terminated" not in (now := state()):
         if time.monotonic() > deadline:
             raise RungFailed("the container that records did not end in time")
         time.sleep(0.2)
+    return now
 
 
 def read_log(log: str) -> Recorded:

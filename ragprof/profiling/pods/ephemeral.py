@@ -38,10 +38,9 @@ def climb(request: Request) -> Profile:
         delivery.check_memory(
             request.facts, native=request.options.native, in_memory=0, python=False
         )
-    py_spy = b"" if request.image else delivery.binary(_machine(request))
-    uid, gid = _user(request)
+    py_spy = b"" if request.image else delivery.binary(request.machine)
     failures: list[str] = []
-    for number, security in enumerate([_same_user(uid, gid), TRACER]):
+    for number, security in enumerate([_same_user(request), TRACER]):
         try:
             recorded = _attempt(request, f"ragprof-{request.names}-{number}", security, py_spy)
         except RungFailed as failed:
@@ -85,9 +84,16 @@ def _allow(refused: Refused) -> str:
     return ""
 
 
-def _same_user(uid: int | None, gid: int | None) -> dict[str, Any]:
-    """Copied in full: the container-level user of the target is not inherited."""
-    security = dict(HARMLESS)
+def _same_user(request: Request) -> dict[str, Any]:
+    """The user of the process, copied in full: the target's own is not inherited.
+
+    A user needs no capability to read its own process. Root must have all that the process has,
+    so there, and where the image decides who the user is, the target's settings are copied.
+    """
+    uid, gid = _user(request)
+    own = request.target.container_spec.get("securityContext") or {}
+    copied = {name: value for name, value in own.items() if name != "readOnlyRootFilesystem"}
+    security = dict(HARMLESS) if uid else copied
     if uid is not None:
         security |= {"runAsUser": uid, "runAsNonRoot": uid != 0}
     if gid is not None:
@@ -100,13 +106,6 @@ def _user(request: Request) -> tuple[int | None, int | None]:
     if request.process is not None:
         return request.process.uid, request.process.gid
     return request.target.user
-
-
-def _machine(request: Request) -> str:
-    """As `uname -m` says it; without a probe the pod's node is taken to be like this machine."""
-    import platform
-
-    return (request.facts.machine if request.facts else "") or platform.machine()
 
 
 def _pod_is_limited(request: Request) -> bool:

@@ -101,6 +101,9 @@ def _failure(recorded: Recorded, process: Process, facts: Facts) -> RungFailed:
     said = recorded.failed
     who = f"process {process.pid} (uid {process.uid}, gid {process.gid})"
     lower = said.lower()
+    allow = "an ephemeral container with the capability SYS_PTRACE"
+    if "its worker" in said:
+        return RungFailed(f"{who}: {said}", allow)
     if "137" in recorded.status or recorded.facts.get("code") == "137":
         return RungFailed(
             "py-spy was killed in the container, perhaps for its memory",
@@ -110,11 +113,11 @@ def _failure(recorded: Recorded, process: Process, facts: Facts) -> RungFailed:
         if facts.yama:
             return RungFailed(
                 f"the node's kernel.yama.ptrace_scope is {facts.yama}: {who} may not be read",
-                "an ephemeral container with the capability SYS_PTRACE",
+                allow,
             )
         return RungFailed(
             f"{who} may not be read with the same user: it changed its user after it started, or a "
             "policy forbids it",
-            "an ephemeral container with the capability SYS_PTRACE",
+            allow,
         )
     return RungFailed(said)

@@ -6,6 +6,7 @@ It is deleted at the end; a deadline and a time to live end it also when this pr
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any
 
 from ragprof.profiles.model import Profile
@@ -21,7 +22,7 @@ def climb(request: Request) -> Profile:
     target = request.target
     namespace = request.job_namespace or target.namespace
     name = f"ragprof-{request.names}"
-    py_spy = b"" if request.image else delivery.binary(ephemeral._machine(request))
+    py_spy = b"" if request.image else delivery.binary(request.machine)
     try:
         request.cluster.create_job(namespace, _job(request, name, py_spy))
     except Refused as refused:
@@ -75,8 +76,6 @@ def _job(request: Request, name: str, py_spy: bytes) -> dict[str, Any]:
 
 def _pod_name(request: Request, namespace: str, job: str) -> str:
     """The job's pod, once there is one. A refusal by Pod Security shows as an event of the job."""
-    import time
-
     deadline = time.monotonic() + detached.START
     while True:
         try:

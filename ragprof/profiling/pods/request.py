@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -45,6 +46,11 @@ class Request:
     process: Process | None = None
     names: str = field(default_factory=lambda: secrets.token_hex(4))
     """Makes the names of what is created unlike any other."""
+
+    @property
+    def machine(self) -> str:
+        """As `uname -m` says it; without a probe the node is taken to be like this machine."""
+        return (self.facts.machine if self.facts else "") or platform.machine()
 
     def py_spy_arguments(self, subprocesses: bool = False) -> list[str]:
         """The arguments of ``py-spy record``, without the process and the output."""

@@ -48,6 +48,26 @@ owner() { # of a process: uid:gid
   done <"/proc/$1/status"
 } 2>/dev/null
 
+may_trace() { # whether this process has CAP_SYS_PTRACE
+  while read -r field mask; do
+    case $field in CapEff:) return $((1 - (0x$mask >> 19 & 1))) ;; esac
+  done </proc/self/status
+  return 1
+}
+check_workers() { # py-spy passes over children that it may not read, without a word
+  may_trace && return
+  whose=$(owner "$pid") denied=''
+  for entry in /proc/[0-9]*; do
+    worker=${entry#/proc/}
+    while read -r field parent _; do
+      [ "$field" = PPid: ] && [ "$parent" = "$pid" ] && is_python "$worker" &&
+        [ "$(owner "$worker")" != "$whose" ] && denied=$worker
+    done 2>/dev/null <"$entry/status"
+  done
+  [ -z "$denied" ] ||
+    fail "permission denied: its worker $denied runs as $(owner "$denied"), it as $whose"
+}
+
 umask 022
 mkdir -m 755 "$folder" 2>/dev/null || fail "no folder can be made in $place"
 case $source in
@@ -68,6 +88,7 @@ case $target in
 *) pid=$target ;;
 esac
 say "target $pid $(owner "$pid") self $(owner self)"
+check_workers
 as=''
 if [ -n "$user" ]; then
   chown "$user" "$folder" || fail "the folder cannot be given to $user"
