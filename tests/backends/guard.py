@@ -20,8 +20,16 @@ def main() -> None:
     folder, after, *command = sys.argv[1:]
     with open(os.path.join(folder, "users"), "rb") as users:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        threading.Thread(target=lambda: os._exit(server.wait() and 1), daemon=True).start()
+        unused = threading.Event()
+
+        def end_with_the_server() -> None:
+            code = server.wait()
+            if not unused.is_set():
+                os._exit(1 if code else 0)
+
+        threading.Thread(target=end_with_the_server, daemon=True).start()
         fcntl.flock(users, fcntl.LOCK_EX)
+        unused.set()
         server.terminate()
         try:
             server.wait(STOPS)
