@@ -24,8 +24,8 @@ class RequestSamples:
     """Samples with a span of the requests looked at, arrays equally long.
 
     span: index into the forest. request: number of the request. ms: weight. frame: row of
-    `frames` (function, file, line, origin) that it is told by. state, wait: texts. loop: taken on
-    a thread that runs an event loop, in a task. task: number of the task.
+    `frames` (function, file, line, origin) that it is told by. stack: its stack_id. state, wait:
+    texts. loop: taken on a thread that runs an event loop, in a task.
     """
 
     time: Ints
@@ -34,6 +34,7 @@ class RequestSamples:
     ms: Floats
     frame: Ints
     caller: Ints
+    stack: Ints
     state: np.ndarray
     wait: np.ndarray
     loop: Bools
@@ -140,6 +141,7 @@ def on_requests(
         ms=integers(samples["weight_ns"])[keep] / 1e6,
         frame=np.where(known, telling[at], -1) if len(ids) else np.full(len(stack), -1),
         caller=np.where(known, caller[at], -1) if len(ids) else np.full(len(stack), -1),
+        stack=stack,
         state=np.array([*states, ""], dtype=object)[state[keep]],
         wait=np.array([*waits, ""], dtype=object)[wait[keep]],
         loop=task != 0,

@@ -20,6 +20,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", metavar="A..B|REC2", help="baseline window or recording")
     parser.add_argument("--operation", metavar="NAME", help="name of the root span")
     parser.add_argument(
+        "--source",
+        type=Path,
+        metavar="DIR",
+        help="a checkout of the service: hot lines, and commits between two service.versions",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
@@ -51,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
             window=report.window_of(window, "window"),
             baseline=report.window_of(between, "baseline"),
             operation=args.operation,
+            source=args.source,
         )
         if args.out:
             report.write(
@@ -61,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
                 window=window,
                 baseline=between,
                 operation=args.operation or "",
+                source=str(args.source or ""),
             )
         if args.json:
             print(json.dumps(found.to_dict(), ensure_ascii=False, allow_nan=False))

@@ -11,14 +11,15 @@ from ragprof.analysis.columns import texts
 from ragprof.investigation.case import Case
 from ragprof.investigation.evidence import Evidence
 from ragprof.investigation.gain import Gain
+from ragprof.investigation.source import Source
 
 
 @dataclass(frozen=True)
 class Finding:
     """What was found at one rank; fields as in findings.json.
 
-    text: two or three sentences. advice: what to do about it. gain: the p95 without it. sql: a
-    query that shows it on the Recording.
+    text: two or three sentences. advice: what to do about it. gain: the p95 without it. source: its
+    hot lines and commits, when a checkout was given. sql: a query that shows it on the Recording.
     """
 
     rank: int
@@ -35,6 +36,7 @@ class Finding:
     text: str
     advice: str
     gain: Gain
+    source: Source
     support: list[str]
     against: list[str]
     sql: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -30,12 +31,14 @@ from ragprof.investigation.finding import Finding
 from ragprof.investigation.gain import gain
 from ragprof.investigation.ranking import findings as ranked
 from ragprof.investigation.result import Investigation
+from ragprof.investigation.source import Source, source_of
 from ragprof.recording import Recording
 
 COLUMNS = [
     "rank", "stage", "service", "span", "function", "file", "line", "resource", "kind", "score",
     "p_value", "added_ms", "p95_ms", "p95_without_ms", "p95_without_low_ms", "p95_without_high_ms",
-    "text", "advice", "for", "against", "sql",
+    "text", "advice", "for", "against", "sql", "lines",
+    "commits",
 ]  # fmt: skip
 
 
@@ -46,12 +49,15 @@ def investigate(
     window: tuple[pd.Timestamp, pd.Timestamp] | None = None,
     baseline: tuple[pd.Timestamp, pd.Timestamp] | None = None,
     operation: str | None = None,
+    source: str | Path | None = None,
 ) -> Investigation:
     """Why requests were slow.
 
     slow: a percentile (then an onset is looked for), a duration such as 300ms, or trace ids.
     window, baseline: UTC times; without a window the onset of slowness is found from the
-    latencies. Raises SelectionError (a RagprofError) for a choice that fits nothing.
+    latencies. source: a checkout of the service; findings then carry the lines that took longer
+    and the commits between the two service.versions. Raises SelectionError (a RagprofError) for a
+    choice that fits nothing.
     """
     spans = recording.table("spans")
     forest = build_forest(spans)
@@ -66,8 +72,13 @@ def investigate(
         groups.selected, groups.window, groups.baseline_window,
     )  # fmt: skip
     evidence = ranked(case) if groups.changed else []
-    found = [_finding(case, groups.operation, rank, one) for rank, one in enumerate(evidence, 1)]
+    folder = None if source is None else Path(source)
+    found = [
+        _finding(case, groups.operation, rank, one, folder)
+        for rank, one in enumerate(evidence, 1)
+    ]
     notes = _notes(case, groups)
+    notes += [f"finding {one.rank}: {one.source.note}" for one in found if one.source.note]
     logs, metrics = recording.table("logs"), recording.table("metrics")
     request_ids = frozenset(attribute(spans["attributes"], "request.id", "request_id")) - {""}
     stages = contributions.by_stage(case.path.elements, case.compared)
@@ -122,7 +133,9 @@ def _notes(case: Case, groups: populations.Groups) -> list[str]:
     return notes
 
 
-def _finding(case: Case, operation: str, rank: int, one: Evidence) -> Finding:
+def _finding(
+    case: Case, operation: str, rank: int, one: Evidence, folder: Path | None
+) -> Finding:
     gained = gain(case, one.claims)
     return Finding(
         rank=rank,
@@ -139,6 +152,9 @@ def _finding(case: Case, operation: str, rank: int, one: Evidence) -> Finding:
         text=wording.sentences(case, operation, one, gained),
         advice=wording.ADVICE[one.kind],
         gain=gained,
+        source=source_of(case, one.service, one.function, one.file, folder)
+        if folder is not None
+        else Source(),
         support=one.support,
         against=one.against,
         sql=one.sql,
@@ -153,6 +169,7 @@ def _table(found: list[Finding]) -> pd.DataFrame:
             one.rank, one.stage, one.service, one.span, one.function, one.file, one.line,
             one.resource, one.kind, one.added_ms, one.p_value, one.added_ms, *one.gain,
             one.text, one.advice, one.support, one.against, one.sql,
+            one.source.lines.to_dict("records"), one.source.commits.to_dict("records"),
         )
         for one in found
     ]  # fmt: skip

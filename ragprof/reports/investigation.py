@@ -27,6 +27,7 @@ def read(
     window: str = "",
     baseline: str = "",
     operation: str = "",
+    source: str = "",
 ) -> Investigation:
     """Investigate with parameters as texts, as notebooks and command lines have them.
 
@@ -40,6 +41,7 @@ def read(
         window=window_of(window, "window"),
         baseline=window_of(baseline, "baseline"),
         operation=operation or None,
+        source=source or None,
     )
 
 

@@ -81,6 +81,7 @@ def headline(found: Investigation) -> Block:
         body += (
             _where(rows[0])
             + _advice(rows[0])
+            + _source(rows[0])
             + _sides(rows[0]["for"], rows[0]["against"])
             + _rest(rows[1:])
         )
@@ -173,6 +174,24 @@ def _advice(row: Mapping[str, Any]) -> str:
         f'<p class="said">{escape(str(row["text"]))}</p>'
         f'<p class="said"><b>What to do:</b> {escape(str(row["advice"]))}</p>'
     )
+
+
+def _source(row: Mapping[str, Any]) -> str:
+    """Hot lines and commits, when a checkout was given."""
+    html = ""
+    if row["lines"]:
+        lines = "\n".join(
+            f"{ms_text(float(one['added_ms']), sign=True):>10}  "
+            f"{int(one['line']):>5}  {one['text']}"
+            for one in row["lines"]
+        )
+        html += f"<h4>Lines, added per request</h4><pre>{escape(lines)}</pre>"
+    if row["commits"]:
+        html += _list(
+            "Commits that touched it between the two versions",
+            [f"{one['commit']} {one['date'][:10]} {one['subject']}" for one in row["commits"]],
+        )
+    return html
 
 
 def _sides(support: list[str], against: list[str]) -> str:
