@@ -65,12 +65,22 @@ def test_restricted_namespace_and_an_image_with_py_spy(cluster, attach):
         attach(pod, rungs=("ephemeral",), kubeconfig=user)
 
 
+def test_workers_that_changed_their_user(cluster, apps, attach):
+    """Those of a server that stays root: py-spy would pass over them without a word."""
+    pod = cluster.pod(apps, "workers", **WORKER)
+    until(lambda: len(cluster.processes(pod)) == 2, 30)
+    profile, said = attach(pod, rungs=("exec", "ephemeral"))
+    assert "busy_hash" in functions(profile)
+    assert "its worker" in said[0]
+    assert "root with SYS_PTRACE" in profile.notes[0]
+    assert len(ended(cluster, pod)) == 2
+
+
 def test_a_worker_that_changed_its_user(cluster, apps, attach):
     """The same user may not read it, by exec or beside it: root with SYS_PTRACE may."""
     pod = cluster.pod(apps, "worker", **WORKER)
     until(lambda: len(cluster.processes(pod)) == 2, 30)
-    pid = worker_pid(attach, pod)
-    profile, said = attach(pod, rungs=("exec", "ephemeral"), pid=pid)
+    profile, said = attach(pod, rungs=("exec", "ephemeral"), pid=worker_pid(attach, pod))
     assert "busy_hash" in functions(profile)
     assert "changed its user after it started" in said[0]
     assert "root with SYS_PTRACE" in profile.notes[0]
