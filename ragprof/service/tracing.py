@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
-import inspect
 import os
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.trace import ProxyTracerProvider, Span, Status, StatusCode
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio, Sampler
+from opentelemetry.trace import ProxyTracerProvider
 
-P = ParamSpec("P")
-R = TypeVar("R")
+from ragprof.errors import RagprofError
+from ragprof.service.methods import trace_method
+from ragprof.service.server_spans import ServerSpanMiddleware, emits_server_spans, is_fastapi
 
-tracer = trace.get_tracer("ragprof.service")
+__all__ = ["TracingError", "setup_tracing", "trace_method"]
+
+Protocol = Literal["grpc", "http/protobuf"]
+
+GRPC_PORT = 4317
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_GRPC = "opentelemetry.exporter.otlp.proto.grpc"
 
 # Instrumentations that are used when they and their library are installed.
 _INSTRUMENTATIONS = {
@@ -30,47 +37,94 @@ _INSTRUMENTATIONS = {
 }
 
 
+class TracingError(RagprofError):
+    """Tracing cannot be set up as asked."""
+
+
 def setup_tracing(
-    app: Any, service_name: str, otlp_endpoint: str | None = None, version: str = ""
+    app: Any,
+    service_name: str,
+    otlp_endpoint: str | None = None,
+    version: str = "",
+    *,
+    environment: str = "",
+    protocol: Protocol | None = None,
+    sample_ratio: float | None = None,
 ) -> None:
-    """Trace `app` (FastAPI) and the libraries that it uses, and export by OTLP.
+    """Trace `app` (FastAPI, Starlette) and the libraries that it uses, and export by OTLP.
 
     `otlp_endpoint` is the base URL of a collector (`http://host:4318`); None: the standard
-    `OTEL_EXPORTER_OTLP_*` variables, and without them nothing is exported. Other `OTEL_*`
-    variables (service name, resource attributes, sampler, batch sizes) keep their meaning and
-    win. Under `opentelemetry-instrument` a provider exists already and is used as it is.
+    `OTEL_EXPORTER_OTLP_*` variables, and without them nothing is exported. `protocol` None: the
+    variables, else gRPC for port 4317 and HTTP for any other. `sample_ratio` (0 to 1) is the share
+    of new traces that is kept; a caller's decision is followed. `environment` empty: the variable
+    `ENVIRONMENT`. `OTEL_*` variables (service name, resource attributes, sampler, batch sizes)
+    win over the arguments. Under `opentelemetry-instrument` a provider exists already and is used
+    as it is. Raises `TracingError` when the exporter of a protocol is not installed, or the ratio
+    is no share.
     """
+    if sample_ratio is not None and not 0 <= sample_ratio <= 1:
+        raise TracingError(f"sample_ratio is {sample_ratio}: give a share from 0 to 1.")
     if isinstance(trace.get_tracer_provider(), ProxyTracerProvider):
-        _make_provider(service_name, otlp_endpoint, version)
+        resource = Resource.create(_resource(service_name, version, environment))
+        provider = TracerProvider(resource=resource, sampler=_sampler(sample_ratio))
+        if otlp_endpoint or any(os.environ.get(name) for name in _ENDPOINTS):
+            exporter = _exporter(otlp_endpoint, protocol)
+            provider.add_span_processor(BatchSpanProcessor(exporter))
+        trace.set_tracer_provider(provider)
     _trace_requests(app)
+    instrument_libraries()
+
+
+def instrument_libraries() -> list[str]:
+    """Trace SQLAlchemy, Redis and HTTPX where they and their instrumentation are installed.
+
+    Returns the libraries that were instrumented now; none is instrumented twice.
+    """
+    done = []
     for library, (module, name) in _INSTRUMENTATIONS.items():
         if importlib.util.find_spec(library) and _installed(module):
             instrumentor = getattr(importlib.import_module(module), name)()
             if not instrumentor.is_instrumented_by_opentelemetry:
                 instrumentor.instrument()
+                done.append(library)
+    return done
 
 
-def _make_provider(service_name: str, endpoint: str | None, version: str) -> None:
+def _resource(service_name: str, version: str, environment: str) -> dict[str, str]:
     attributes = {"service.name": os.environ.get("OTEL_SERVICE_NAME", service_name)}
     if version:
         attributes["service.version"] = version
-    if environment := os.environ.get("ENVIRONMENT"):
+    if environment := environment or os.environ.get("ENVIRONMENT", ""):
+        # The convention's present name, and the one that most tools still read.
         attributes["deployment.environment.name"] = environment
-    provider = TracerProvider(resource=Resource.create(attributes))
-    if endpoint or any(
-        os.environ.get(name)
-        for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    ):
-        provider.add_span_processor(BatchSpanProcessor(_exporter(endpoint)))
-    trace.set_tracer_provider(provider)
+        attributes["deployment.environment"] = environment
+    given = Resource.create({}).attributes  # OTEL_RESOURCE_ATTRIBUTES among them
+    return {
+        key: str(given[key]) if key in given and key != "service.name" else value
+        for key, value in attributes.items()
+    }
 
 
-def _exporter(endpoint: str | None) -> SpanExporter:
-    protocol = os.environ.get(
-        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
-    )
-    if protocol == "grpc" and _installed("opentelemetry.exporter.otlp.proto.grpc"):
-        grpc = importlib.import_module("opentelemetry.exporter.otlp.proto.grpc.trace_exporter")
+def _sampler(ratio: float | None) -> Sampler | None:
+    if ratio is None or os.environ.get("OTEL_TRACES_SAMPLER"):
+        return None  # the SDK reads the variable
+    return ParentBasedTraceIdRatio(ratio)
+
+
+def _exporter(endpoint: str | None, protocol: Protocol | None) -> SpanExporter:
+    asked = str(protocol or "")
+    for name in _PROTOCOLS:
+        asked = asked or os.environ.get(name, "")
+    if not asked and endpoint and urlsplit(endpoint).port == GRPC_PORT:
+        asked = "grpc"
+    if asked == "grpc":
+        if not _installed(_GRPC):
+            raise TracingError(
+                "OTLP over gRPC was asked for and its exporter is not installed: "
+                'pip install "ragprof[grpc]", or use the HTTP port (4318).'
+            )
+        grpc = importlib.import_module(f"{_GRPC}.trace_exporter")
+        # The scheme of the endpoint says whether the connection is encrypted.
         exporter: SpanExporter = grpc.OTLPSpanExporter(endpoint=endpoint)
         return exporter
     if endpoint:
@@ -81,14 +135,17 @@ def _exporter(endpoint: str | None) -> SpanExporter:
 def _trace_requests(app: Any) -> None:
     """Server spans, exactly one per request.
 
-    FastAPI emits them itself from 0.150 on, under its own scope; an older one needs the
-    instrumentation. A second layer would double every request.
+    FastAPI emits them itself from 0.150 on. An older one is instrumented by contrib's package
+    when that is installed; every other application gets our own middleware, which steps aside
+    for any server span that is there already.
     """
-    if importlib.util.find_spec("fastapi") is None or hasattr(app, "_native_telemetry"):
+    if emits_server_spans(app) or not hasattr(app, "add_middleware"):
         return
-    if _installed("opentelemetry.instrumentation.fastapi"):
-        fastapi = importlib.import_module("opentelemetry.instrumentation.fastapi")
-        fastapi.FastAPIInstrumentor.instrument_app(app)
+    contrib = "opentelemetry.instrumentation.fastapi"
+    if is_fastapi(app) and _installed(contrib):
+        importlib.import_module(contrib).FastAPIInstrumentor.instrument_app(app)
+    else:
+        app.add_middleware(ServerSpanMiddleware)
 
 
 def _installed(module: str) -> bool:
@@ -96,96 +153,3 @@ def _installed(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
         return False
-
-
-def trace_method(span_name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Run a function in its own span, named `span_name` or `module.qualname`.
-
-    Works on sync functions, coroutine functions, generators and async generators (their span
-    lasts from the first item asked for to the end). Sets `function.name`, `function.module` and
-    the conventional `code.function.name`; an exception is recorded and is the span's status.
-    """
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        name = span_name or f"{function.__module__}.{function.__qualname__}"
-        start = functools.partial(
-            tracer.start_as_current_span,
-            name,
-            attributes={
-                "function.name": function.__qualname__,
-                "function.module": function.__module__,
-                "code.function.name": f"{function.__module__}.{function.__qualname__}",
-            },
-        )
-        wrapped: Any
-        if inspect.isasyncgenfunction(function):
-
-            @functools.wraps(function)
-            async def wrapped(*args: Any, **kwargs: Any) -> Any:
-                # The span is current while the generator runs, not while its consumer does: a
-                # context attached across a yield would be detached in another one.
-                span = tracer.start_span(name, attributes=start.keywords["attributes"])
-                items = function(*args, **kwargs)
-                try:
-                    while True:
-                        with trace.use_span(span, record_exception=False):
-                            try:
-                                item = await anext(items)
-                            except StopAsyncIteration:
-                                return
-                        yield item
-                except GeneratorExit:
-                    await items.aclose()
-                    raise
-                except Exception as error:
-                    _record_failure(span, error)
-                    raise
-                finally:
-                    span.end()
-
-        elif inspect.isgeneratorfunction(function):
-
-            @functools.wraps(function)
-            def wrapped(*args: Any, **kwargs: Any) -> Any:
-                span = tracer.start_span(name, attributes=start.keywords["attributes"])
-                items = function(*args, **kwargs)
-                try:
-                    while True:
-                        with trace.use_span(span, record_exception=False):
-                            try:
-                                item = next(items)
-                            except StopIteration as stop:
-                                return stop.value
-                        yield item
-                except GeneratorExit:
-                    items.close()
-                    raise
-                except Exception as error:
-                    _record_failure(span, error)
-                    raise
-                finally:
-                    span.end()
-
-        elif inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def wrapped(*args: Any, **kwargs: Any) -> Any:
-                with start():
-                    return await function(*args, **kwargs)
-
-        else:
-
-            @functools.wraps(function)
-            def wrapped(*args: Any, **kwargs: Any) -> Any:
-                with start():
-                    return function(*args, **kwargs)
-
-        result: Callable[P, R] = wrapped
-        return result
-
-    return decorate
-
-
-def _record_failure(span: Span, error: Exception) -> None:
-    span.record_exception(error)
-    span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
