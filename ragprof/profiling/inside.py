@@ -33,7 +33,7 @@ def main() -> int:
             run(runpy.run_path, name, run_name="__main__")
     except KeyboardInterrupt as error:
         end()
-        sys.excepthook(type(error), error, _own(error))
+        _tell(error)
         sys.stdout.flush()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
@@ -42,7 +42,7 @@ def main() -> int:
         raise
     except BaseException as error:  # noqa: BLE001  # as the interpreter ends a program
         end()
-        sys.excepthook(type(error), error, _own(error))
+        _tell(error)
         return 1
     end()
     return 0
@@ -80,15 +80,15 @@ def _pyinstrument(out: str, hz: float) -> tuple[Callable[..., Any], Callable[[],
     return run, end
 
 
-def _own(error: BaseException) -> TracebackType | None:
-    """The traceback without the frames that run the program."""
-    trace = error.__traceback__
+def _tell(error: BaseException) -> None:
+    """As the interpreter tells of an error, without the frames that run the program."""
+    trace: TracebackType | None = error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
         if os.path.abspath(file) != _HERE and "runpy" not in file and "cProfile" not in file:
             break
         trace = trace.tb_next
-    return trace
+    sys.excepthook(type(error), error.with_traceback(trace), trace)
 
 
 if __name__ == "__main__":

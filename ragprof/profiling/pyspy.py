@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -152,14 +153,37 @@ def dump(pid: int, options: Options) -> Profile:
     Labels: process, thread_name, state (running or waiting), gil (yes, or empty). Raises
     AttachError.
     """
-    switches = ("native", "nonblocking", "subprocesses")
+    switches = ("native", "nonblocking")
     chosen = [f"--{name}" for name in switches if getattr(options, name)]
+    threads = _dumped(pid, chosen)
+    for child in _children(pid) if options.subprocesses else ():
+        with contextlib.suppress(AttachError):  # no Python, or it has ended meanwhile
+            threads += _dumped(child, chosen)
+    return read_dump(threads, f"process {pid}", only_gil=options.gil)
+
+
+def _dumped(pid: int, chosen: list[str]) -> list[dict[str, Any]]:
     command = [_program(), "dump", "--pid", str(pid), "--json", "--full-filenames", *chosen]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=START)
+    except subprocess.TimeoutExpired:
+        raise AttachError(
+            f"process {pid} was not read within {START:g} s; try --nonblocking"
+        ) from None
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace")
         raise AttachError(permissions.explain(said, pid, permissions.facts(pid)))
-    return read_dump(done.stdout, f"process {pid}", only_gil=options.gil)
+    threads: list[dict[str, Any]] = json.loads(done.stdout)
+    return threads
+
+
+def _children(pid: int) -> list[int]:
+    import psutil
+
+    try:
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return []
 
 
 def read(text: str, pid: int, name: str) -> Profile:
@@ -177,9 +201,9 @@ def read(text: str, pid: int, name: str) -> Profile:
     return whole._with(labels=labels).named(name)
 
 
-def read_dump(data: bytes, name: str, only_gil: bool = False) -> Profile:
+def read_dump(threads: list[dict[str, Any]], name: str, only_gil: bool = False) -> Profile:
     """py-spy's dump as JSON, with the label gil besides those of its format."""
-    threads = [one for one in json.loads(data) if one["owns_gil"] or not only_gil]
+    threads = [one for one in threads if one["owns_gil"] or not only_gil]
     content = Content(json.dumps(threads).encode(), "attached.dump.json")
     (found,) = profiles_of(content, format="pyspy_dump")
     holds = np.array([bool(one["owns_gil"]) for one in threads], dtype=np.int64)

@@ -122,7 +122,7 @@ class Pprof:
             at = _number(1, names["time"]) + _number(3, time) + _number(4, nanoseconds)
             body = stacks[stack] + _bytes(2, _varint(max(weight, 0))) + known + _bytes(3, at)
             self._parts.append(_bytes(_SAMPLE, body + common))
-            begin = time - weight
+            begin = max(time - weight, 0)
             self._first = min(self._first or begin, begin)
             self._last = max(self._last, time)
             self.samples += 1
