@@ -18,6 +18,7 @@ _PUBLIC = {
     "Recording": "ragprof.recording",
     "RecordingError": "ragprof.recording",
     "investigate": "ragprof.investigation.run",
+    "compare": "ragprof.profiles.compare",
     "read_profile": "ragprof.profiles.read",
     "profile": "ragprof.profiling.session",
     "attach": "ragprof.profiling.attaching",

@@ -11,7 +11,7 @@ import ragprof
 from ragprof.errors import RagprofError
 
 # Exit codes, documented in docs/commands.md.
-OK, FAILED, USAGE, GATE = 0, 1, 2, 3
+OK, FAILED, USAGE, GATE, TOO_LITTLE_DATA = 0, 1, 2, 3, 4
 
 # Command -> one line of help. Module `ragprof.cli.NAME` has `arguments(parser)` and `run(args)`.
 COMMANDS = {
@@ -28,6 +28,8 @@ COMMANDS = {
     "watch": "take alerts from Alertmanager and investigate before anybody wakes",
     "profile": "run a program and see where its time goes",
     "attach": "see what a running process or pod does, from outside",
+    "flamegraph": "draw a profile or a recording: SVG, HTML, speedscope, or a tree of text",
+    "compare": "say what changed between profiles or recordings; fail a build when it got slower",
     "recording": "describe, verify, slice, merge or redact a recording, or query it with SQL",
 }
 

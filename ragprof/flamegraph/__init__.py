@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ragprof.flamegraph.display import FlameGraph
+from ragprof.flamegraph.display import FlameGraph, Speedscope
 from ragprof.flamegraph.page import html
 from ragprof.flamegraph.picture import svg
 
-__all__ = ["FlameGraph", "html", "svg"]
+__all__ = ["FlameGraph", "Speedscope", "html", "svg"]

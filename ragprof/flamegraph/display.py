@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
+from ragprof.flamegraph import speedscope
+from ragprof.flamegraph.embedding import framed
 from ragprof.flamegraph.page import html
 from ragprof.flamegraph.picture import svg
 from ragprof.flamegraph.units import share_text, weight_text
 from ragprof.profiles.model import Profile
-
-
-def framed(page: str, title: str, height: int) -> str:
-    """A page inside another: an iframe that may run its own script and reach nothing else."""
-    return (
-        f'<iframe sandbox="allow-scripts" loading="lazy" title="{escape(title)}" '
-        f'style="width:100%;height:{height}px;border:0" srcdoc="{escape(page)}"></iframe>'
-    )
 
 
 @dataclass(frozen=True)
@@ -70,4 +63,29 @@ class FlameGraph:
             "text/html": self._repr_html_(),
             "image/svg+xml": self.svg(),
             "text/plain": self.text(),
+        }
+
+
+@dataclass(frozen=True)
+class Speedscope:
+    """A profile in the embedded speedscope viewer; where scripts do not run, the flame graph."""
+
+    profile: Profile
+    title: str = ""
+    height: int = 640
+
+    def html(self) -> str:
+        """The viewer in a page of its own, for a file."""
+        return speedscope.page(self.profile, self.title)
+
+    def _repr_html_(self) -> str:
+        viewer = speedscope.viewer(self.profile, self.title)
+        return framed(viewer, self.title or "speedscope", self.height)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        still = FlameGraph(self.profile, title=self.title)
+        return {
+            "text/html": self._repr_html_(),
+            "image/svg+xml": still.svg(),
+            "text/plain": still.text(),
         }

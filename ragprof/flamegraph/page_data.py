@@ -15,6 +15,7 @@ from ragprof.flamegraph.colours import (
     colour_class,
     palette,
 )
+from ragprof.flamegraph.embedding import inside_script
 from ragprof.flamegraph.in_time import layout_in_time
 from ragprof.flamegraph.layout import Layout, layout
 from ragprof.flamegraph.units import scale
@@ -174,8 +175,6 @@ def _numbers(values: Floats) -> list[float]:
 
 
 def _json(value: Any) -> str:
-    """JSON that no frame name can end or open anything from, inside a script element."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for char in "<>&\u2028\u2029":
-        text = text.replace(char, f"\\u{ord(char):04x}")
-    return text
+    return inside_script(
+        json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    )
