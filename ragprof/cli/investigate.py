@@ -7,18 +7,32 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ragprof.errors import RagprofError
+
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ragprof.recording import Recording
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recording", type=Path, help="NAME.ragprof or NAME.ragprof.zip")
+    parser.add_argument(
+        "recording", type=Path, help="NAME.ragprof, NAME.ragprof.zip, or with --alert a .toml"
+    )
     parser.add_argument(
         "--slow", nargs="+", default=["p95"], metavar="p95|300ms|TRACE_ID", help="which are slow"
     )
     parser.add_argument("--window", metavar="A..B", help="slow window, ISO times with zone")
     parser.add_argument("--baseline", metavar="A..B|REC2", help="baseline window or recording")
     parser.add_argument("--operation", metavar="NAME", help="name of the root span")
+    parser.add_argument(
+        "--alert",
+        metavar="PAYLOAD.json|NAME@TIME",
+        help="what Alertmanager sent, or an alert by name and time: looks around it",
+    )
+    parser.add_argument(
+        "--label", action="append", default=[], metavar="KEY=VALUE", help="a label of that alert"
+    )
     parser.add_argument(
         "--source",
         type=Path,
@@ -43,7 +57,11 @@ def run(args: argparse.Namespace) -> int:
     from ragprof.reports.runner import show_progress
 
     with tempfile.TemporaryDirectory(prefix="ragprof-") as temporary:
-        recording = recordings.open(args.recording)
+        operation = args.operation
+        if args.alert:
+            recording, operation = _of_alert(args, Path(temporary))
+        else:
+            recording = recordings.open(args.recording)
         window, between = args.window or "", args.baseline or ""
         if between and (".." not in between or Path(between).exists()):
             other = recordings.open(Path(between))
@@ -56,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
             slow=args.slow if len(args.slow) > 1 else args.slow[0],
             window=report.window_of(window, "window"),
             baseline=report.window_of(between, "baseline"),
-            operation=args.operation,
+            operation=operation,
             source=args.source,
         )
         if args.out:
@@ -67,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
                 slow=" ".join(args.slow),
                 window=window,
                 baseline=between,
-                operation=args.operation or "",
+                operation=operation or "",
                 source=str(args.source or ""),
             )
         if args.json:
@@ -77,6 +95,23 @@ def run(args: argparse.Namespace) -> int:
             if args.out:
                 print(f"Report: {args.out / 'report.html'}")
     return 0
+
+
+def _of_alert(args: argparse.Namespace, temporary: Path) -> tuple[Recording, str | None]:
+    """The recording around the alert, and the operation that it is about."""
+    from ragprof.reports import alert as alerts
+
+    labels = {}
+    for pair in args.label:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise RagprofError(f"--label {pair!r} is not KEY=VALUE; write endpoint=/api/v1/ask")
+        labels[name] = value
+    alert = alerts.read(args.alert, labels)
+    folder = args.out or temporary
+    folder.mkdir(parents=True, exist_ok=True)
+    recording = alerts.recording_of(args.recording, alert, folder)
+    return recording, args.operation or alerts.operation_of(recording, alert)
 
 
 def _text(window: tuple[pd.Timestamp, pd.Timestamp]) -> str:
