@@ -16,6 +16,7 @@ from ragprof.monitoring import (
     index_template,
     objective_files,
     rsyslog,
+    rule_tests,
     rules,
     scraping,
 )
@@ -50,6 +51,12 @@ def export(
     for form in forms:
         base = folder if len(forms) == 1 else folder / form
         texts |= {base / name: text for name, text in contents(form, watch).items()}
+    write_texts(texts)
+    return list(texts)
+
+
+def write_texts(texts: Mapping[Path, str]) -> None:
+    """Write files, with their folders. Raises ExportError."""
     for path, text in texts.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,13 +65,18 @@ def export(
             raise ExportError(
                 f"{path} cannot be written: {error.strerror}; choose another folder"
             ) from None
-    return list(texts)
+
+
+def rule_file() -> str:
+    """The plain rule file."""
+    return _yaml(rules.groups())
 
 
 def _plain(watch: str) -> dict[str, str]:
     return {
         "prometheus/prometheus.yml": _yaml(scraping.prometheus_config("rules/*.yml")),
-        f"prometheus/rules/{RULE_NAME}.yml": _yaml(rules.groups()),
+        f"prometheus/rules/{RULE_NAME}.yml": rule_file(),
+        f"prometheus/tests/{RULE_NAME}.test.yml": rule_tests.text(f"../rules/{RULE_NAME}.yml"),
         "alertmanager/alertmanager.yml": _yaml(alertmanager.config(watch=watch)),
         "grafana/dashboards/rag-overview.json": _json(dashboards.dashboard()),
         "grafana/provisioning/dashboards/ragprof.yml": _yaml(_provider()),
