@@ -37,3 +37,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """`%load_ext ragprof`: the magics `%ragprof` and `%%ragprof`."""
+    importlib.import_module("ragprof.profiling.magics").load(ipython)
+
+
+def unload_ipython_extension(ipython: Any) -> None:
+    """`%unload_ext ragprof`."""
+    importlib.import_module("ragprof.profiling.magics").unload(ipython)

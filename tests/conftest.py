@@ -13,7 +13,14 @@ from backends.fixtures import (  # noqa: F401
     run_folder,
 )
 
-EVERY_PYTHON = ("test_sampler", "test_recording", "test_journal", "test_service", "test_profiles")
+EVERY_PYTHON = (
+    "test_sampler",
+    "test_recording",
+    "test_journal",
+    "test_service",
+    "test_profiles",
+    "test_profiling",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,12 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ragprof.profiles.model import Frame, Profile
 from ragprof.profiling.engine import SessionError
 from ragprof.profiling.session import BUDGET, EngineName, profile
-from ragprof.profiling.trimming import rebuilt
+from ragprof.profiling.trimming import rooted
 
 
 class ContinuousProfiler:
@@ -75,20 +74,6 @@ def inside(whole: Profile, file: str, line: int, name: str) -> Profile:
         keep |= other & np.isin(spans.codes, list(own))
     notes = [] if keep.any() else [f"{name} was not seen in that time: no request reached it"]
     return rooted(whole.filter(keep), wanted).named(name, *notes)
-
-
-def rooted(profile: Profile, wanted: NDArray[np.bool_]) -> Profile:
-    """Stacks from their outermost wanted frame on; stacks without one stay as they are.
-
-    ``wanted``: a boolean per frame.
-    """
-    lengths = np.diff(profile.stack_offsets)
-    owners = np.repeat(np.arange(profile.stack_count), lengths)
-    places = np.flatnonzero(wanted[profile.stack_frames])
-    begins = profile.stack_offsets[:-1].copy()
-    begins[owners[places[::-1]]] = places[::-1]  # the outermost is written last
-    keep = np.arange(len(owners)) >= begins[owners] if len(owners) else np.zeros(0, dtype=bool)
-    return rebuilt(profile, keep)
 
 
 def _is(frame: Frame, file: str, line: int, name: str) -> bool:

@@ -24,6 +24,20 @@ def trimmed(profile: Profile) -> Profile:
     return rebuilt(profile, ~ours[profile.stack_frames]) if ours.any() else profile
 
 
+def rooted(profile: Profile, wanted: NDArray[np.bool_]) -> Profile:
+    """Stacks from their outermost wanted frame on; stacks without one stay as they are.
+
+    ``wanted``: a boolean per frame.
+    """
+    lengths = np.diff(profile.stack_offsets)
+    owners = np.repeat(np.arange(profile.stack_count), lengths)
+    places = np.flatnonzero(wanted[profile.stack_frames])
+    begins = profile.stack_offsets[:-1].copy()
+    begins[owners[places[::-1]]] = places[::-1]  # the outermost is written last
+    keep = np.arange(len(owners)) >= begins[owners] if len(owners) else np.zeros(0, dtype=bool)
+    return rebuilt(profile, keep)
+
+
 def rebuilt(profile: Profile, keep: NDArray[np.bool_]) -> Profile:
     """The profile with those frames of its stacks (a boolean per entry of ``stack_frames``)."""
     builder = ProfileBuilder(profile.value_types, name=profile.name, clock=profile.clock)
