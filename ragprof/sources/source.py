@@ -65,8 +65,8 @@ class Query:
 
 @dataclass(frozen=True)
 class Piece:
-    """One part of a fetch. `key` names it within its source and stays the same when the same
-    capture is planned again; `request` is what the source needs to fetch it (JSON).
+    """One part of a fetch. `key` names it within its source (a capture that goes on
+    keeps the plan it has); `request` is what the source needs to fetch it (JSON).
 
     `rows` and `bytes` are estimates, None where the backend cannot tell cheaply; `text` is the
     query as the backend would be asked by hand, without secrets, for the manifest.
