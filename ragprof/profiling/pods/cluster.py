@@ -163,7 +163,6 @@ class Cluster(NamedTuple):
                 stderr=True,
                 tty=False,
                 binary=True,
-                capture_all=False,
                 _preload_content=False,
             )
 

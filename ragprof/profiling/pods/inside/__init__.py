@@ -20,8 +20,13 @@ PYTHONS = (
 
 
 def shell(script: str, *arguments: str) -> list[str]:
-    """The command that runs ``probe`` or ``record`` with a shell."""
-    return ["sh", "-c", (_HERE / f"{script}.sh").read_text(encoding="utf-8"), script, *arguments]
+    """The command that runs ``probe`` or ``record`` with a shell.
+
+    It is a part of the request's address, and of audit logs: comments stay here.
+    """
+    lines = (_HERE / f"{script}.sh").read_text(encoding="utf-8").splitlines()
+    text = "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
+    return ["sh", "-c", text, script, *arguments]
 
 
 def python(program: str, script: str, *arguments: str) -> list[str]:
