@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -24,9 +25,9 @@ CLIENT_CLOSED = 499
 class Outcome:
     """How an exchange ended.
 
-    `status` is what was sent; 500 for an error that left the application, also in the middle of an
-    answer; 499 when the client left, or the request was cancelled, before any answer. `seconds`
-    runs to the last byte, so background tasks are not in it.
+    `status` is what was sent; 500 for an error that left the application without an error page,
+    also in the middle of an answer; 499 when the client left, or the request was cancelled, before
+    any answer. `seconds` runs to the last byte, so background tasks are not in it.
     """
 
     end: End
@@ -53,13 +54,14 @@ async def follow(
     """
     status = 0  # nothing was sent
     ended = left = trailers = False
+    answered = 0.0  # when the last byte of an error page was sent
     started = time.perf_counter()
 
     def finish(end: End, code: int, error: BaseException | None = None) -> None:
         nonlocal ended
         if not ended:
             ended = True
-            on_end(Outcome(end, code, time.perf_counter() - started, error))
+            on_end(Outcome(end, code, (answered or time.perf_counter()) - started, error))
 
     async def followed_receive() -> Message:
         nonlocal left
@@ -69,7 +71,7 @@ async def follow(
         return message
 
     async def followed_send(message: Message) -> None:
-        nonlocal status, trailers
+        nonlocal status, trailers, answered
         kind = message["type"]
         if kind == "http.response.start":
             status = message["status"]
@@ -81,7 +83,12 @@ async def follow(
             or (kind == "http.response.trailers" and not message.get("more_trailers"))
             or kind == "http.response.pathsend"
         ):
-            finish("completed", status)
+            # An answer that is sent while an exception is handled may be the page of an error that
+            # is raised on after it (Starlette does so): only the end tells.
+            if status >= 500 and sys.exc_info()[1] is not None:
+                answered = time.perf_counter()
+            else:
+                finish("completed", status)
 
     try:
         await app(scope, followed_receive, followed_send)
@@ -89,12 +96,14 @@ async def follow(
         finish("cancelled", status or CLIENT_CLOSED, error)
         raise
     except Exception as error:
-        finish("failed", 500, error)
+        finish("failed", status if answered else 500, error)
         raise
     except BaseException as error:  # the process ends
         finish("cancelled", status or CLIENT_CLOSED, error)
         raise
-    if left or status:
+    if answered:
+        finish("completed", status)
+    elif left or status:
         finish("disconnected", status or CLIENT_CLOSED)
     else:  # returned without any answer: the server sends 500
         finish("failed", 500)

@@ -5,18 +5,28 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from collections.abc import Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio, Sampler
-from opentelemetry.trace import ProxyTracerProvider
+from opentelemetry.sdk.trace.sampling import (
+    Decision,
+    ParentBasedTraceIdRatio,
+    Sampler,
+    SamplingResult,
+)
+from opentelemetry.trace import Link, ProxyTracerProvider, SpanKind
+from opentelemetry.trace.span import TraceState
+from opentelemetry.util.types import Attributes
 
 from ragprof.errors import RagprofError
+from ragprof.service.exposition import METRICS_PATH
 from ragprof.service.methods import trace_method
 from ragprof.service.server_spans import ServerSpanMiddleware, emits_server_spans, is_fastapi
 
@@ -50,13 +60,15 @@ def setup_tracing(
     environment: str = "",
     protocol: Protocol | None = None,
     sample_ratio: float | None = None,
+    exclude: tuple[str, ...] = (METRICS_PATH,),
 ) -> None:
     """Trace `app` (FastAPI, Starlette) and the libraries that it uses, and export by OTLP.
 
     `otlp_endpoint` is the base URL of a collector (`http://host:4318`); None: the standard
     `OTEL_EXPORTER_OTLP_*` variables, and without them nothing is exported. `protocol` None: the
     variables, else gRPC for port 4317 and HTTP for any other. `sample_ratio` (0 to 1) is the share
-    of new traces that is kept; a caller's decision is followed. `environment` empty: the variable
+    of new traces that is kept; a caller's decision is followed. Requests to the paths in `exclude`
+    have no spans. `environment` empty: the variable
     `ENVIRONMENT`. `OTEL_*` variables (service name, resource attributes, sampler, batch sizes)
     win over the arguments. Under `opentelemetry-instrument` a provider exists already and is used
     as it is. Raises `TracingError` when the exporter of a protocol is not installed, or the ratio
@@ -67,6 +79,7 @@ def setup_tracing(
     if isinstance(trace.get_tracer_provider(), ProxyTracerProvider):
         resource = Resource.create(_resource(service_name, version, environment))
         provider = TracerProvider(resource=resource, sampler=_sampler(sample_ratio))
+        provider.sampler = ExcludingSampler(provider.sampler, exclude)
         if otlp_endpoint or any(os.environ.get(name) for name in _ENDPOINTS):
             exporter = _exporter(otlp_endpoint, protocol)
             provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -109,6 +122,35 @@ def _sampler(ratio: float | None) -> Sampler | None:
     if ratio is None or os.environ.get("OTEL_TRACES_SAMPLER"):
         return None  # the SDK reads the variable
     return ParentBasedTraceIdRatio(ratio)
+
+
+class ExcludingSampler(Sampler):
+    """Drops server spans of some paths, whoever opens them; else does what `sampler` does."""
+
+    def __init__(self, sampler: Sampler, paths: tuple[str, ...]) -> None:
+        self.sampler = sampler
+        self.paths = frozenset(paths)
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        if kind is SpanKind.SERVER and attributes:
+            path = attributes.get("url.path") or attributes.get("http.target")
+            if path in self.paths:
+                return SamplingResult(Decision.DROP)
+        return self.sampler.should_sample(
+            parent_context, trace_id, name, kind, attributes, links, trace_state
+        )
+
+    def get_description(self) -> str:
+        return self.sampler.get_description()
 
 
 def _exporter(endpoint: str | None, protocol: Protocol | None) -> SpanExporter:
