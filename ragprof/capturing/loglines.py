@@ -12,29 +12,27 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from ragprof.sources.otlp import REQUEST_ID_KEYS, severity
+from ragprof.sources.ids import SPAN, TRACE, normal_id
+from ragprof.sources.log_names import (
+    BODIES,
+    LEVELS,
+    REQUEST_IDS,
+    SERVICES,
+    SPANS,
+    TIMES,
+    TRACES,
+    severity_of_number,
+)
+from ragprof.sources.otlp import severity
 
 MAX_LINE = 64 << 10  # bytes of a line that are kept
 NEAR = 3600 * 1_000_000_000  # ns; a time further from its arrival is not when it was logged
-
-TIMES = ("timestamp", "@timestamp", "time", "ts", "asctime", "created", "datetime", "date")
-LEVELS = ("level", "severity", "levelname", "log.level", "log_level", "lvl", "level_name")
-BODIES = ("event", "message", "msg", "body", "text")
-SERVICES = ("service", "service.name", "service_name", "dd.service", "otelServiceName")
-TRACES = (
-    "trace_id", "traceid", "otelTraceID", "trace.id", "dd.trace_id", "traceId", "trace", "TraceId",
-)  # fmt: skip
-SPANS = (
-    "span_id", "spanid", "otelSpanID", "span.id", "dd.span_id", "spanId", "span", "SpanId",
-)  # fmt: skip
-REQUEST_IDS = (*REQUEST_ID_KEYS, "requestId", "correlation_id", "x_request_id")
 
 _LEVEL_AT_START = re.compile(
     r"^\W{0,2}(TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)\b", re.IGNORECASE
 )
 _LEVEL_INSIDE = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL|FATAL)\b")
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_HEX = re.compile(r"[0-9a-f]+")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TRACEBACK = "Traceback (most recent call last):"
 
@@ -62,8 +60,8 @@ def row(line: str, arrived: int, service: str, stream: str) -> dict[str, Any]:
     time = _take(flat, TIMES, lambda value: _time(value, arrived))
     level = _take(flat, LEVELS, _severity)
     body = _take(flat, BODIES, lambda value: value if isinstance(value, str) else None)
-    trace_id = _take(flat, TRACES, lambda value: _id(value, 32))
-    span_id = _take(flat, SPANS, lambda value: _id(value, 16))
+    trace_id = _take(flat, TRACES, lambda value: normal_id(value, TRACE))
+    span_id = _take(flat, SPANS, lambda value: normal_id(value, SPAN))
     request_id = _take(flat, REQUEST_IDS, lambda value: value if isinstance(value, str) else None)
     named = _take(flat, SERVICES, lambda value: value if isinstance(value, str) else None)
     attributes = [(key, _text(value)) for key, value in flat.items()]
@@ -198,11 +196,7 @@ def _severity(value: Any) -> str | None:
     if isinstance(value, str):
         return severity(value) or None
     if isinstance(value, int) and not isinstance(value, bool):
-        # the standard library counts 10 to 50, pino the same with trace 10 and fatal 60
-        for limit, name in ((10, "debug"), (20, "info"), (30, "warn"), (40, "error")):
-            if value <= limit:
-                return name
-        return "fatal"
+        return severity_of_number(value)
     return None
 
 
@@ -212,24 +206,6 @@ def _severity_of_text(line: str) -> str:
         return "error"
     found = _LEVEL_AT_START.match(first) or _LEVEL_INSIDE.search(first[:80])
     return severity(found.group(1)) if found else ""
-
-
-def _id(value: Any, digits: int) -> str | None:
-    """An id as hex of `digits` digits; decimal ids (Datadog's) are converted."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return f"{value:0{digits}x}" if 0 < value < 16**digits else None
-    if not isinstance(value, str):
-        return None
-    word = value.strip().lower().removeprefix("0x").replace("-", "")
-    if len(word) == digits and _HEX.fullmatch(word) and word.strip("0"):
-        return word
-    if word.isascii() and word.isdigit() and len(word) > 16 and 0 < int(word) < 16**digits:
-        return f"{int(word):0{digits}x}"
-    if digits == 32 and len(word) == 16 and _HEX.fullmatch(word) and word.strip("0"):
-        return word.rjust(32, "0")
-    return None
 
 
 def _text(value: Any) -> str:
