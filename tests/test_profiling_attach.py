@@ -70,7 +70,7 @@ ROOT = Facts(own_uid=0, own_gid=0, own_ptrace=False, uid=1000, gid=1000, contain
         (SECCOMP, ROOT, ["may not be paused", "--nonblocking"]),
         (GONE, SAME, ["no process has the id 4711"]),
         (E1, Facts(exists=False), ["no process has the id 4711"]),
-        (NOT_PYTHON, replace(SAME, program="/bin/sleep"), ["/bin/sleep", "not a Python program"]),
+        (NOT_PYTHON, replace(SAME, command_line="/bin/sleep 60"), ["/bin/sleep", "not a Python program"]),
         ("thread panicked at 'x'\nmore", SAME, ["thread panicked at 'x'"]),
         ("", SAME, ["it said nothing"]),
     ],

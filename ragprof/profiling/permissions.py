@@ -32,8 +32,13 @@ class Facts:
     """kernel.yama.ptrace_scope; None where the kernel has no Yama."""
     container: bool = False
     """Whether this process runs in a container."""
-    program: str = ""
-    """The first word of the target's command line."""
+    command_line: str = ""
+    """Of the target."""
+
+    @property
+    def program(self) -> str:
+        """The first word of the target's command line."""
+        return self.command_line.partition(" ")[0]
 
 
 def facts(pid: int, proc: Path = Path("/proc")) -> Facts:
@@ -49,7 +54,7 @@ def facts(pid: int, proc: Path = Path("/proc")) -> Facts:
         gid=_first(target.get("Gid")),
         yama=_number(proc / "sys/kernel/yama/ptrace_scope"),
         container=_contained(),
-        program=_program(proc / str(pid) / "cmdline"),
+        command_line=_command_line(proc / str(pid) / "cmdline"),
     )
 
 
@@ -151,8 +156,9 @@ def _contained() -> bool:
     return os.path.exists("/run/.containerenv")
 
 
-def _program(path: Path) -> str:
+def _command_line(path: Path) -> str:
     try:
-        return path.read_bytes().split(b"\0")[0].decode("utf-8", "replace")
+        words = path.read_bytes().split(b"\0")
     except OSError:
         return ""
+    return " ".join(word.decode("utf-8", "replace") for word in words if word)

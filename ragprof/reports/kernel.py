@@ -14,6 +14,9 @@ from typing import Any
 
 import ragprof
 
+REPORT_FOLDER = "RAGPROF_REPORT_FOLDER"
+"""The variable that tells a notebook where its report goes."""
+
 _PR_SET_PDEATHSIG = 1
 _SOCKET_PATH = 90  # a Unix socket's path has at most 107 bytes, the kernel adds "-PORT"
 _START = (
@@ -22,8 +25,10 @@ _START = (
 )
 
 
-def manager_class(folder: Path) -> type[Any]:
+def manager_class(folder: Path, report: Path) -> type[Any]:
     """A jupyter_client kernel manager whose one kernel is this Python, with its files in `folder`.
+
+    The notebook finds the folder of its report in the variable `REPORT_FOLDER`.
 
     Sockets are files in that folder, so that two reports never meet on a port.
     """
@@ -45,6 +50,7 @@ def manager_class(folder: Path) -> type[Any]:
         env={
             "IPYTHONDIR": str(folder / "ipython"),
             "JUPYTER_RUNTIME_DIR": str(folder),
+            REPORT_FOLDER: str(report),
             "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", str(folder / "matplotlib")),
         },
     )

@@ -170,7 +170,9 @@ def _execute(
     engine.register()
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # we say what went wrong
     files = Path(tempfile.mkdtemp(prefix="ragprof-kernel-"))
-    watched = _Run(time.monotonic() + timeout, cell_timeout, told, kernel.manager_class(files))
+    watched = _Run(
+        time.monotonic() + timeout, cell_timeout, told, kernel.manager_class(files, target.parent)
+    )
     try:
         papermill.execute_notebook(
             _literal(entry.path),
