@@ -49,7 +49,7 @@ def scaled(weights: Floats | float, factor: float) -> Floats | float:
     product = np.asarray(weights, dtype=np.float64) * factor
     with np.errstate(invalid="ignore"):
         whole = np.rint(product)
-        near = np.abs(product - whole) <= 1e-3
+        near = (np.abs(product - whole) <= 1e-3) & (whole >= 1)
     snapped = np.where(near, whole, product)
     return snapped if isinstance(weights, np.ndarray) else float(snapped)
 

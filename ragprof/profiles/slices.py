@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ragprof.profiles.calls import NOBODY, CallTree
 from ragprof.profiles.model import NO_TIME, Frame, Profile, ProfileBuilder
 
+_INSTANT = 1e-5  # microseconds: what lies between two slices only because of rounding
 _NO_LABELS: Mapping[str, str] = {}
 
 
@@ -129,17 +130,17 @@ def _segments(
     open_: list[tuple[float, int, Mapping[str, str]]] = []  # end, node, labels
     now = 0.0
     for one in sorted(slices, key=lambda one: (one.begin, -one.end, one.number)):
-        while open_ and open_[-1][0] <= one.begin:
+        while open_ and open_[-1][0] <= one.begin + _INSTANT:
             end, node, labels = open_.pop()
-            if end > now:
+            if end > now + _INSTANT:
                 yield now, end, node, labels
-                now = end
+            now = max(now, end)
         caller, end, labels = NOBODY, one.end, one.labels
         if open_:
             limit, caller, outer = open_[-1]
-            if one.begin > now:
+            if one.begin > now + _INSTANT:
                 yield now, one.begin, caller, outer
-            if end > limit:
+            if end > limit + _INSTANT:
                 faults["slices end after the one they began in and were cut there."] += 1
                 end = limit
             labels = {**outer, **labels} if labels else outer
@@ -150,9 +151,9 @@ def _segments(
         open_.append((end, node, labels))
     while open_:
         end, node, labels = open_.pop()
-        if end > now:
+        if end > now + _INSTANT:
             yield now, end, node, labels
-            now = end
+        now = max(now, end)
 
 
 class Merged(NamedTuple):
@@ -165,10 +166,12 @@ class Merged(NamedTuple):
     frame: int
     labels: Mapping[str, str]
     """Of the outermost slices only."""
+    depth: int
 
 
 def merged(profile: Profile, scale: float) -> tuple[list[Merged], int]:
-    """The samples of the first value type as slices, and the start in ns that their times lack.
+    """The samples of the first value type as slices, in the order of their beginnings, the outer
+    ones first; and the start in ns that their times lack.
 
     ``scale``: nanoseconds per unit of weight. Samples of one thread and task that touch, with the
     same labels and the same outer frames, share the slices of these frames.
@@ -198,7 +201,7 @@ def merged(profile: Profile, scale: float) -> tuple[list[Merged], int]:
         track.run(path, labels, begin, begin + weights[row] * scale, done)
     for track in tracks.values():
         track.close(0, done)
-    return done, start
+    return sorted(done, key=lambda one: (one.begin, one.depth)), start
 
 
 @dataclass
@@ -236,7 +239,6 @@ class _Writing:
         """Ends the slices deeper than this."""
         for at in range(len(self.begins) - 1, depth - 1, -1):
             labels = self.labels if at == 0 else _NO_LABELS
-            done.append(
-                Merged(self.thread, self.task, self.begins[at], self.now, self.path[at], labels)
-            )
+            begin, frame = self.begins[at], self.path[at]
+            done.append(Merged(self.thread, self.task, begin, self.now, frame, labels, at))
         del self.begins[depth:]

@@ -1,4 +1,4 @@
-"""Cuts a Gecko profile to the process of the page and to what its samples use: 8 MB become 100 kB."""
+"""Cuts a Gecko profile to the process of the page and to what its samples use."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ kill $!
 
 python3 -m pyinstrument -i 0.02 -r pyisession -o "$out/pyinstrument.pyisession" shop.py 1
 for format in json speedscope pstats; do
-  python3 -m pyinstrument --load "$out/pyinstrument.pyisession" -r "$format" -o "$out/pyinstrument.$format"
+  python3 -m pyinstrument --load "$out/pyinstrument.pyisession" --show-all -r "$format" -o "$out/pyinstrument.$format"
 done
 python3 -m cProfile -o "$out/cprofile.pstats" shop.py 0.2
 

@@ -174,9 +174,9 @@ def _add(
 
 def _frame(event: dict[str, Any], own: bool) -> tuple[Frame | None, int]:
     name = fields.text(event, "name") or "(unnamed)"
-    if own and name == NO_STACK and "args" not in event:
-        return None, 0
     args = event.get("args")
+    if own and name == NO_STACK and not (isinstance(args, dict) and "file" in args):
+        return None, 0
     file, first, line = "", 0, 0
     if isinstance(args, dict) and isinstance(args.get("filename"), str):
         file, line = args["filename"], max(0, fields.whole(args, "line"))

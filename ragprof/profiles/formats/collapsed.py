@@ -129,7 +129,7 @@ def parsed(text: str, *, strict: bool = True) -> Lines:
             weight = None
         if weight is None or not path or "_" in last:
             lines.stray += 1
-            lines.first_stray = lines.first_stray or f"line {number}: {line[:80]!r}"
+            lines.first_stray = lines.first_stray or f"line {number}: {line.rstrip()[:80]!r}"
             continue
         if strict and not (math.isfinite(weight) and weight >= 0):
             raise ProfileError(

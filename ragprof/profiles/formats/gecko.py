@@ -221,9 +221,10 @@ def _located(
 
 
 def _location(text: str) -> tuple[str, str, int]:
-    name, _, rest = _SOURCE.sub("", text).rpartition(" (")
+    text = _SOURCE.sub("", text)
+    name, _, rest = text.rpartition(" (")
     if not name or not rest.endswith(")"):
-        return text, "", 0
+        return text, text if "://" in text else "", 0
     parts = rest[:-1].split(":")
     numbers: list[int] = []
     while len(parts) > 1 and len(numbers) < 2 and parts[-1].isdecimal() and len(parts[-1]) < 10:

@@ -38,7 +38,8 @@ CARRIES = frozenset(
 # Fields of the message Profile.
 _SAMPLE_TYPE, _SAMPLE, _MAPPING, _LOCATION, _FUNCTION, _STRING = 1, 2, 3, 4, 5, 6
 _TIME_NANOS, _DURATION_NANOS, _COMMENT, _DEFAULT_TYPE = 9, 10, 13, 14
-_KNOWN = range(1, 16)
+_OF_BYTES = {1, 2, 3, 4, 5, 6, 11, 13}
+_OF_NUMBERS = {7, 8, 9, 10, 12, 13, 14, 15}
 _NONE: Ints = np.zeros(0, dtype=np.int64)
 _FIRST_FIELDS = 40  # looked at to tell the format
 
@@ -54,9 +55,9 @@ def recognises(content: Content) -> bool:
             break
         tag = data[at]
         number, kind = tag >> 3, tag & 7
-        if number not in _KNOWN or kind not in (wire.VARINT, wire.BYTES):
+        if number not in (_OF_BYTES if kind == wire.BYTES else _OF_NUMBERS):
             return False
-        if (number <= _STRING) != (kind == wire.BYTES) and number != _COMMENT:
+        if kind not in (wire.VARINT, wire.BYTES):
             return False
         value, at = _varint(data, at + 1)
         at += value if kind == wire.BYTES else 0

@@ -40,6 +40,7 @@ CARRIES = frozenset({"values", "files"})
 SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 EXPORTER = "ragprof"
 _UNITS = {"nanoseconds", "microseconds", "milliseconds", "seconds", "bytes"}
+_SELF = "[self]"  # of pyinstrument: the time of the caller itself
 _OWN = "ragprof"  # the value type in full, which the format has no field for
 
 
@@ -59,8 +60,8 @@ def read(content: Content) -> list[Profile]:
         raise ProfileError(content.json_fault or "there is no JSON object.")
     shared = fields.field(document, "shared", dict)
     exporter = fields.text(document, "exporter")
-    ran = exporter.startswith("py-spy") or "py-spy" in fields.text(document, "name")
-    frames = _frames(fields.field(shared, "frames", list, "shared"), ran)
+    by_pyspy = exporter.startswith("py-spy")
+    frames = _frames(fields.field(shared, "frames", list, "shared"), by_pyspy)
     entries = fields.field(document, "profiles", list)
     profiles: list[Profile] = []
     last: Any = None
@@ -76,7 +77,7 @@ def read(content: Content) -> list[Profile]:
 
 @dataclass(frozen=True)
 class _Frames:
-    """Frames of the file; ``ran``: the lines that ran; ``kept``: false where it is a thread."""
+    """Frames of the file; ``ran``: the lines that ran; ``kept``: false where it is no function."""
 
     frames: list[Frame]
     ran: Ints
@@ -90,7 +91,7 @@ def _frames(entries: list[Any], by_pyspy: bool) -> _Frames:
         line = max(0, fields.whole(entry, "line"))
         frames.append(places.frame(name, fields.text(entry, "file"), 0 if by_pyspy else line))
         ran.append(line if by_pyspy else 0)
-        kept.append(not (by_pyspy and pyspy_raw.is_origin(name)))
+        kept.append(name != _SELF and not (by_pyspy and pyspy_raw.is_origin(name)))
     return _Frames(frames, np.array(ran, dtype=np.int64), np.array(kept, dtype=bool))
 
 
@@ -195,7 +196,7 @@ def _evented(
     nodes: list[int] = []
     weights: list[float] = []
     known = ids.tolist()
-    ran = frames.ran.tolist()
+    ran, kept = frames.ran.tolist(), frames.kept.tolist()
     for number, event in enumerate(fields.field(entry, "events", list, where)):
         at = fields.number(event, "at", f"{where}.events[{number}]")
         frame = fields.field(event, "frame", int, f"{where}.events[{number}]")
@@ -212,7 +213,8 @@ def _evented(
         if event.get("type") == "O":
             callers.append(node)
             open_frames.append(frame)
-            node = tree.call(node, known[frame], ran[frame])
+            if kept[frame]:
+                node = tree.call(node, known[frame], ran[frame])
         elif event.get("type") == "C" and open_frames and open_frames[-1] == frame:
             open_frames.pop()
             node = callers.pop()

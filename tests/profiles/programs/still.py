@@ -21,9 +21,7 @@ def write_index(depth: int, done: threading.Event) -> None:
 
 
 def main() -> None:
-    worker = threading.Thread(
-        target=write_index, args=(2, threading.Event()), name="indexer; <b>"
-    )
+    worker = threading.Thread(target=write_index, args=(2, threading.Event()), name="indexer; <b>")
     worker.start()
     wait_for_orders()
     worker.join()
