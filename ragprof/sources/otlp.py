@@ -73,19 +73,31 @@ def parse(signal: str, body: bytes, *, is_json: bool = False) -> Any:
 
     Raises BadPayload when the bytes are not such a message.
     """
-    message = REQUESTS[signal]()
     try:
         if is_json:
-            otlp_json.fill(message, json.loads(body))
-        else:
-            message.ParseFromString(body)
-    except (DecodeError, ValueError, TypeError, RecursionError, OverflowError) as error:
-        form = "JSON" if is_json else "protobuf"
-        raise BadPayload(
-            f"The body is not an OTLP {signal} request in {form} ({error}); "
-            "send the bytes of an Export request with its Content-Type."
-        ) from None
+            return filled(signal, json.loads(body))
+        message = REQUESTS[signal]()
+        message.ParseFromString(body)
+    except (DecodeError, ValueError, RecursionError) as error:
+        raise _bad(signal, "JSON" if is_json else "protobuf", error) from None
     return message
+
+
+def filled(signal: str, content: Any) -> Any:
+    """The request message of `signal` from parsed JSON; raises BadPayload."""
+    message = REQUESTS[signal]()
+    try:
+        otlp_json.fill(message, content)
+    except (DecodeError, ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise _bad(signal, "JSON", error) from None
+    return message
+
+
+def _bad(signal: str, form: str, error: Exception) -> BadPayload:
+    return BadPayload(
+        f"The body is not an OTLP {signal} request in {form} ({error}); "
+        "send the bytes of an Export request with its Content-Type."
+    )
 
 
 def text(value: Any) -> str:
