@@ -17,6 +17,7 @@ _PUBLIC = {
     "merge": "ragprof.recording",
     "Recording": "ragprof.recording",
     "RecordingError": "ragprof.recording",
+    "capture": "ragprof.capturing.live",
     "investigate": "ragprof.investigation.run",
     "compare": "ragprof.profiles.compare",
     "read_profile": "ragprof.profiles.read",

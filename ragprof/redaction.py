@@ -165,17 +165,19 @@ def redact_manifest(manifest: dict[str, Any], rules: Rules) -> dict[str, Any]:
         for name, value in manifest.items()
     }
     scrubbed["queries"] = [MARK for _ in manifest["queries"]]
-    scrubbed["redacted"] = [
-        *manifest["redacted"],
-        {
-            "allow": list(rules.allow),
-            "deny": list(rules.deny),
-            "texts": rules.texts,
-            "ids": "keyed BLAKE2b" if rules.ids else "kept",
-            "replaced": dict(sorted(rules.replaced.items())),
-        },
-    ]
+    scrubbed["redacted"] = [*manifest["redacted"], told(rules)]
     return scrubbed
+
+
+def told(rules: Rules) -> dict[str, Any]:
+    """What a manifest says of a redaction: its rules, and what was replaced."""
+    return {
+        "allow": list(rules.allow),
+        "deny": list(rules.deny),
+        "texts": rules.texts,
+        "ids": "keyed BLAKE2b" if rules.ids else "kept",
+        "replaced": dict(sorted(rules.replaced.items())),
+    }
 
 
 def _scrub(value: Any, key: str, rules: Rules) -> Any:

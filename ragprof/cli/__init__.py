@@ -17,6 +17,7 @@ OK, FAILED, USAGE, GATE, TOO_LITTLE_DATA = 0, 1, 2, 3, 4
 COMMANDS = {
     "demo": "record a RAG service with a fault, find the fault, write the report",
     "record": "record a service: spans, logs, metrics, stacks",
+    "capture": "fetch a window of a running system: Prometheus, Elasticsearch, Jaeger, ...",
     "mark": "note a change (a deploy, a switch) in the recording that runs",
     "investigate": "find out why requests were slow",
     "report": "run a notebook headless: HTML, status, schedule",
