@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragprof import tables
-from ragprof.profiles.formats import collapsed, speedscope
+from ragprof.profiles.content import Content
 from ragprof.profiles.model import Frame, Profile, ProfileBuilder, ProfileError, ValueType
+from ragprof.profiles.read import profiles_of
 from ragprof.profiles.samples import from_tables, with_wait_frames
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
@@ -171,41 +172,6 @@ def test_what_a_stack_waits_on_becomes_its_innermost_frame(
     assert sums["m:f",] == 20
 
 
-@given(STACKS)
-def test_speedscope_round_trip_is_equal(stacks: list[tuple[list[str], int]]) -> None:
-    profile = make([(path, float(weight)) for path, weight in stacks], name="x")
-    (back,) = speedscope.loads(speedscope.dumps(profile))
-    assert back.values.tolist() == profile.values.tolist()
-    assert [back.stack(index) for index in back.sample_stacks] == [
-        profile.stack(index) for index in profile.sample_stacks
-    ]
-    assert back.value_types == profile.value_types
-
-
-PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=";\n\r"), min_size=1)
-
-
-@given(st.lists(st.tuples(st.lists(PLAIN, max_size=5), st.integers(0, 99) | st.floats(0, 99))))
-def test_collapsed_round_trip_is_equal(stacks: list[tuple[list[str], float]]) -> None:
-    stacks = [(path, weight) for path, weight in stacks if path != [collapsed.NO_STACK]]
-    profile = make(stacks)
-    back = collapsed.loads(collapsed.dumps(profile))
-    assert folded(back) == pytest.approx(folded(profile))
-
-
-@given(STACKS)
-def test_collapsed_keeps_the_total_of_any_names(stacks: list[tuple[list[str], int]]) -> None:
-    profile = make([(path, float(weight)) for path, weight in stacks])
-    assert collapsed.loads(collapsed.dumps(profile)).total() == pytest.approx(profile.total())
-
-
-def test_collapsed_reads_windows_lines_and_names_the_wrong_one() -> None:
-    assert folded(collapsed.loads("a;b c 3\r\n\r\na 1.5\n")) == {("a", "b c"): 3.0, ("a",): 1.5}
-    for text, line in (("a 1\nnonsense\n", 2), ("a -4", 1), ("a nan", 1), (" 7", 1)):
-        with pytest.raises(ProfileError, match=f"line {line} is not a stack"):
-            collapsed.loads(text)
-
-
 def evented(events: list[tuple[str, int, float]]) -> str:
     return json.dumps(
         {
@@ -224,33 +190,37 @@ def evented(events: list[tuple[str, int, float]]) -> str:
     )
 
 
+def speedscope(text: str) -> list[Profile]:
+    return profiles_of(Content(text.encode()), format="speedscope")
+
+
 def test_speedscope_evented_profiles_become_samples() -> None:
-    (profile,) = speedscope.loads(evented([("O", 0, 0), ("O", 1, 2), ("C", 1, 5), ("C", 0, 9)]))
-    assert folded(profile) == {("a",): 6.0, ("a", "b"): 3.0, (): 1.0}
-    assert profile.frames[1] == Frame("b", "", "x.py", 4)
-    assert profile.value_types == (ValueType("wall", "milliseconds"),)
+    (profile,) = speedscope(evented([("O", 0, 0), ("O", 1, 2), ("C", 1, 5), ("C", 0, 9)]))
+    assert folded(profile) == {("a",): 6e6, ("a", "b"): 3e6}  # nothing is open at the end
+    assert profile.frames[1] == Frame("b", "x", "x.py", 4, "app")
+    assert profile.value_types == (ValueType("wall", "nanoseconds"),)
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "not speedscope JSON"),
-        ("[" * 100_000, "not speedscope JSON"),
-        ("[]", "missing or wrong"),
-        ('{"shared": {"frames": []}}', "'profiles'"),
+        ("{", "line 1, column 2"),
+        ("[" * 100_000, "nests deeper"),
+        ("[]", "the document is a list"),
+        ('{"shared": {"frames": []}}', "profiles is missing"),
         (
             '{"shared": {"frames": []}, "profiles": [{"type": "sampled", "unit": "none"}]}',
-            "samples",
+            r"profiles\[0\].samples is missing",
         ),
         (evented([("C", 0, 1)]), r"events\[0\] closes"),
         (evented([("O", 0, 5), ("C", 0, 1)]), r"events\[1\] at 1.0 comes before"),
-        (evented([("O", 9, 5)]), r"profiles\[0\]"),
+        (evented([("O", 9, 5)]), r"profiles\[0\].events\[0\] names frame 9"),
         (evented([("O", 0, 0), ("C", 0, 5)]).replace("10", "NaN"), ""),
     ],
 )
 def test_speedscope_names_the_field_that_is_wrong(text: str, says: str) -> None:
     if not says:  # a NaN end only means that nothing lies after the last event
-        assert speedscope.loads(text)[0].total() == 5
+        assert speedscope(text)[0].total() == 5e6
         return
     with pytest.raises(ProfileError, match=says):
-        speedscope.loads(text)
+        speedscope(text)
