@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import secrets
 import shutil
@@ -189,7 +190,7 @@ def sources(places: Places) -> Iterator[Result]:
         yield not_asked(name, "--config ragprof.toml")
         return
     try:
-        from ragprof.capturing.checks import check_sources
+        check_sources = importlib.import_module("ragprof.capturing.checks").check_sources
     except ModuleNotFoundError:
         yield Result(
             name,

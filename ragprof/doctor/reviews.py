@@ -11,6 +11,7 @@ from ragprof.doctor.checks import FAILED, OK, WARNING, Check, Places, Result, no
 from ragprof.monitoring import dashboards
 from ragprof.monitoring import rules as catalogue_rules
 from ragprof.monitoring.catalogue import METRICS, SAMPLES
+from ragprof.monitoring.catalogue_alerts import ALERTS
 from ragprof.slo import history, replay, rulefile, status
 from ragprof.slo.prometheus import Prometheus
 
@@ -107,7 +108,7 @@ def strategy(places: Places) -> Iterator[Result]:
         reference
         for _, query in [
             *dashboards.expressions(),
-            *((alert.name, alert.expression) for alert in catalogue_rules.ALERTS),
+            *((alert.name, alert.expression) for alert in ALERTS),
         ]
         for reference in SAMPLES
         if reference in query

@@ -35,6 +35,8 @@ def config(secrets: str = SECRETS, watch: str = "") -> dict[str, Any]:
     ]
     if watch:
         routes.insert(0, {"receiver": "ragprof-watch", "continue": True})
+        # A route that matches keeps its alerts from the root's receiver.
+        routes.append({"receiver": "default", "matchers": ['severity!~"critical|warning"']})
         receivers.append(
             {
                 "name": "ragprof-watch",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,13 +31,18 @@ def expressions(panels: Sequence[Panel] = PANELS) -> list[tuple[str, str]]:
 
 def dashboard(panels: Sequence[Panel] = PANELS) -> dict[str, Any]:
     """The dashboard as Grafana's JSON. Raises UnknownName for names that the catalogue lacks."""
-    import json
-
-    from grafana_foundation_sdk.builders import dashboard as boards
     from grafana_foundation_sdk.cog.encoder import JSONEncoder
-    from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DashboardLinkType
 
     names.check(expressions(panels))
+    with warnings.catch_warnings():  # the schema that files and ConfigMaps are provisioned with
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return dict(json.loads(JSONEncoder(sort_keys=True, indent=1).encode(_board(panels))))
+
+
+def _board(panels: Sequence[Panel]) -> Any:
+    from grafana_foundation_sdk.builders import dashboard as boards
+    from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DashboardLinkType
+
     board = (
         boards.Dashboard(TITLE)
         .uid(UID)
@@ -61,7 +68,7 @@ def dashboard(panels: Sequence[Panel] = PANELS) -> dict[str, Any]:
             row = panel.row
             board = board.with_row(boards.Row(row))
         board = board.with_panel(_panel(panel))
-    return dict(json.loads(JSONEncoder(sort_keys=True, indent=1).encode(board.build())))
+    return board.build()
 
 
 def datasource(url: str = "http://prometheus:9090") -> dict[str, Any]:

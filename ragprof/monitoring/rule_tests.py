@@ -163,7 +163,9 @@ def _test(case: Case) -> dict[str, Any]:
     wait = _seconds(alert.wait)
     late = wait + 300
     points = late // STEP + 5
-    checks = [{"eval_time": f"{late}s", "alertname": alert.name, "exp_alerts": []}]
+    checks: list[dict[str, Any]] = [
+        {"eval_time": f"{late}s", "alertname": alert.name, "exp_alerts": []}
+    ]
     if case.shown:
         checks[0]["exp_alerts"] = [_expected(alert, case, late)]
         early = {"eval_time": f"{wait - STEP}s", "alertname": alert.name, "exp_alerts": []}

@@ -1,0 +1,129 @@
+"""From the alarm to the line: a fault, a real Prometheus, a real Alertmanager, the report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from backends import servers
+
+from ragprof.capturing.recorder import Recorder
+from ragprof.demo import load
+from ragprof.demo.stage import Process, open_stage
+from ragprof.monitoring import rules
+from ragprof.monitoring.catalogue_alerts import ALERT_BY_NAME
+
+RUN = "import sys; from ragprof.cli import main; sys.exit(main())"
+FAULT = Path(__file__).parent / "apps" / "remote_scores.py"
+RATE, HEALTHY, FAULTY = 2.5, 16.0, 34.0  # requests per second, seconds
+
+
+def shortened_rules() -> dict[str, object]:
+    """HighLatency as it is, with its times shortened."""
+    content = rules.groups([ALERT_BY_NAME["HighLatency"]], interval="1s")
+    for group in content["groups"]:
+        for rule in group["rules"]:
+            rule["expr"] = rule["expr"].replace("[5m]", "[8s]")
+            rule["for"] = "18s"  # until enough requests were slow
+            # Searches are too few to be compared: the alarm is about questions.
+            rule["expr"] = rule["expr"].replace("_bucket[", '_bucket{endpoint="/api/v1/ask"}[')
+    return content
+
+
+@pytest.mark.e2e
+def test_an_alarm_ends_at_the_function(tmp_path: Path) -> None:
+    recording, reports = tmp_path / "live.ragprof", tmp_path / "reports"
+    with Recorder(recording, progress=False, echo=False) as recorder:
+
+        def start(command: Sequence[str], env: Mapping[str, str], service: str) -> Process:
+            return recorder.start(command, env=env, service=service)
+
+        stage = open_stage(start)
+        recorder.scrape(f"{stage.api}/metrics", service="rag-api")
+        watch = subprocess.Popen(
+            [
+                *(sys.executable, "-c", RUN, "watch", str(recording)),
+                *("--out", str(reports), "--port", "0"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert watch.stderr is not None
+            webhook = watch.stderr.readline().split()[-1]
+            receiver = {
+                "route": {"receiver": "watch", "group_wait": "1s", "group_interval": "1s"},
+                "receivers": [{"name": "watch", "webhook_configs": [{"url": webhook}]}],
+            }
+            (tmp_path / "rules.yml").write_text(yaml.safe_dump(shortened_rules()))
+            with servers.start_alertmanager(tmp_path / "am", yaml.safe_dump(receiver)) as manager:
+                scraping = {
+                    "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+                    "rule_files": [str(tmp_path / "rules.yml")],
+                    "alerting": {"alertmanagers": [_targets(manager.url)]},
+                    "scrape_configs": [{"job_name": "rag-api", **_targets(stage.api)}],
+                }
+                config = yaml.safe_dump(scraping)
+                with servers.start_prometheus(tmp_path / "prometheus", config):
+                    _play(stage.api, stage.token)
+                    assert servers.wait(lambda: _done(reports), 240), _why(reports)
+        finally:
+            watch.send_signal(signal.SIGTERM)
+            watch.communicate(timeout=60)
+    folder = min(reports.glob("*/watch.json")).parent
+    alert = json.loads((folder / "alert.json").read_text())["alerts"][0]
+    assert alert["labels"]["alertname"] == "HighLatency"
+    endpoint = alert["labels"]["endpoint"]
+    assert f"'endpoint={endpoint}'" in alert["annotations"]["investigate"]
+    answer = json.loads((folder / "watch.json").read_text())
+    assert answer["state"] == "investigated", answer
+    findings = json.loads((folder / "findings.json").read_text())
+    assert findings["operation"] == f"POST {endpoint}"
+    named = [str(one["function"]) for one in findings["findings"]]
+    assert any("remote_scores:" in name for name in named), findings["summary"]
+    assert "remote_scores" in (folder / "report.html").read_text()
+
+
+def _targets(url: str) -> dict[str, object]:
+    return {"static_configs": [{"targets": [url.removeprefix("http://")]}]}
+
+
+def _play(api: str, token: str) -> None:
+    """Healthy load, then the fault, with requests that come whatever the service does."""
+    begin = time.time() + 1.0
+    arrivals = load.schedule(1, HEALTHY, rate=RATE)
+    arrivals += load.schedule(1, FAULTY, rate=RATE, start=HEALTHY)
+
+    async def fault() -> None:
+        await asyncio.sleep(begin + HEALTHY - time.time())
+        async with httpx.AsyncClient(timeout=30) as client:
+            answer = await client.post(
+                f"{api}/admin/fault",
+                json={"path": str(FAULT), "function": "slow_scores"},
+                headers={"Authorization": f"Bearer {token}"},
+            )
+        assert answer.status_code == 200, answer.text
+
+    async def both() -> None:
+        await asyncio.gather(load.run(api, arrivals, begin), fault())
+
+    asyncio.run(both())
+
+
+def _done(reports: Path) -> bool:
+    return any(reports.glob("*/watch.json"))
+
+
+def _why(reports: Path) -> str:
+    logs = [path.read_text(errors="replace") for path in reports.glob("*/watch.log")]
+    return "no alarm came through" if not logs else logs[-1][-3000:]
