@@ -190,6 +190,7 @@ def change(report: ProfileReport) -> Comparison | Picture:
 def functions(report: ProfileReport, rows: int = 20) -> Table:
     """The functions with the most time of their own."""
     table = report.profile.functions()
+    table = table[table["self"] > 0]
     total = report.profile.total() or 1.0
     shown = pd.DataFrame(
         {
