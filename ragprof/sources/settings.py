@@ -132,6 +132,11 @@ class Settings:
             '{keyring = "service/user"}; it must not stand in the file',
         )
 
+    def fields(self, *without: str) -> dict[str, Any]:
+        """The fields as written, but these; whoever takes them checks them."""
+        self._asked.update(self._fields)
+        return {name: value for name, value in self._fields.items() if name not in without}
+
     def has(self, field: str) -> bool:
         return field in self._fields
 
