@@ -200,10 +200,11 @@ def connect(context: str | None = None) -> Cluster:
     namespace = "default"
     try:
         if there or context or not (_IN_CLUSTER / "token").exists():
-            config.load_kube_config(context=context, client_configuration=configuration)
-            _, active = config.list_kube_config_contexts()
-            if context is None:
-                namespace = (active.get("context") or {}).get("namespace") or namespace
+            # Named here: the library looks at KUBECONFIG only when it is imported.
+            config.load_kube_config(files, context=context, client_configuration=configuration)
+            contexts, active = config.list_kube_config_contexts(files)
+            used = next((each for each in contexts if each["name"] == context), active)
+            namespace = (used.get("context") or {}).get("namespace") or namespace
         else:
             config.load_incluster_config(client_configuration=configuration)
             namespace = (_IN_CLUSTER / "namespace").read_text().strip() or namespace
