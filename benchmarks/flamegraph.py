@@ -1,23 +1,44 @@
-"""Flame graphs of 10^4, 10^5 and 10^6 samples: time and size of layout, SVG and HTML.
+"""Collapsed stacks to SVG for 10^4, 10^5 and 10^6 samples: ragprof beside other writers.
 
-Two shapes: samples that repeat (about 22 samples a stack, as profilers give them) and samples that
-are all distinct stacks. Seeded; run it as ``python benchmarks/flamegraph.py [LARGEST]``.
+Two shapes of input: samples that repeat (about 22 a stack, as profilers give them), and samples
+that are all distinct stacks. Every program reads the same collapsed file and writes an SVG; time
+and peak memory are those of its process, start included. Beside them stand the layout and the page
+alone, in this process.
+
+The others: inferno (``cargo install inferno``; in the PATH or named by INFERNO_FLAMEGRAPH);
+py-spy's writer, which is inferno as a library behind a sampler and has no way in for a file, so it
+is inferno's row; flameprof (``pip install flameprof``; FLAMEPROF names it), which reads cProfile's
+data instead of stacks, so it draws a profile of as many functions. What is not installed is said
+and left out. Run: ``python benchmarks/flamegraph.py [LARGEST]``.
 """
 
 from __future__ import annotations
 
-import resource
+import cProfile
+import importlib.metadata
+import os
+import pstats
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
-from ragprof.flamegraph import html, svg
+from ragprof.flamegraph import html
 from ragprof.flamegraph.layout import layout
 from ragprof.profiles.model import Frame, Profile, ProfileBuilder
+from ragprof.profiles.read import read_profile
 
 FUNCTIONS = 2_000
+OURS = (
+    "import sys;from pathlib import Path;from ragprof.profiles.read import read_profile;"
+    "from ragprof.flamegraph import svg;"
+    "Path(sys.argv[2]).write_text(svg(read_profile(sys.argv[1])), encoding='utf-8')"
+)
 
 
 def made(samples: int, stacks: int) -> Profile:
@@ -34,6 +55,37 @@ def made(samples: int, stacks: int) -> Profile:
     return builder.build()
 
 
+def write_lines(profile: Profile, path: Path) -> None:
+    """One line per sample, as a sampler writes them before anything is folded."""
+    names = [frame.function for frame in profile.frames]
+    stacks = [
+        ";".join(
+            names[frame]
+            for frame in profile.stack_frames[
+                profile.stack_offsets[at] : profile.stack_offsets[at + 1]
+            ].tolist()
+        )
+        for at in range(profile.stack_count)
+    ]
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(f"{stacks[stack]} 1\n" for stack in profile.sample_stacks.tolist())
+
+
+def process(command: list[str], out: Path | None = None) -> tuple[float, float]:
+    """Seconds and peak MB of a program, the better of two runs."""
+    best, peak = float("inf"), 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        with open(out or os.devnull, "wb") as target:
+            child = subprocess.Popen(command, stdout=target, stderr=subprocess.DEVNULL)
+            _, status, usage = os.wait4(child.pid, 0)
+        if status:
+            raise SystemExit(f"{command[0]} failed")
+        best = min(best, time.perf_counter() - began)
+        peak = max(peak, usage.ru_maxrss / 1024)
+    return best, peak
+
+
 def seconds(work: Callable[[], object]) -> tuple[float, object]:
     """The best of three runs, and the result."""
     best, result = float("inf"), None
@@ -44,21 +96,75 @@ def seconds(work: Callable[[], object]) -> tuple[float, object]:
     return best, result
 
 
+def program(variable: str, name: str) -> str | None:
+    """The path of a peer, or None after saying that it is not there."""
+    found = os.environ.get(variable) or shutil.which(name)
+    if found is None:
+        print(f"{name} is not installed: left out")
+    return found
+
+
+def statistics(path: Path, functions: int = FUNCTIONS) -> None:
+    """cProfile's data of a program with as many functions, for flameprof."""
+    lines = [
+        f"def f{at}(): {'f' + str(at + 1) + '()' if at % 30 != 29 else 'pass'}"
+        for at in range(functions)
+    ]
+    lines.append("for _ in range(3):\n  " + ";".join(f"f{at}()" for at in range(0, functions, 30)))
+    profile = cProfile.Profile()
+    profile.run(compile("\n".join(lines), "generated", "exec"))  # type: ignore[arg-type]
+    pstats.Stats(profile).dump_stats(str(path))
+
+
 def main(largest: int) -> None:
-    print("samples    stacks     layout s   svg s   svg kB   html s   html kB   boxes   peak MB")
-    for samples in (10_000, 100_000, 1_000_000):
-        if samples > largest:
-            break
-        for stacks in (samples // 22, samples):
-            profile = made(samples, stacks)
-            layout_s, boxes = seconds(lambda profile=profile: layout(profile))
-            svg_s, picture = seconds(lambda profile=profile: svg(profile))
-            html_s, page = seconds(lambda profile=profile: html(profile))
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    inferno = program("INFERNO_FLAMEGRAPH", "inferno-flamegraph")
+    flameprof = program("FLAMEPROF", "flameprof")
+    version = ""
+    if inferno:
+        told = subprocess.run([inferno, "--version"], capture_output=True, text=True, check=True)
+        version = told.stdout.strip()
+    print(
+        f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, numpy {np.__version__}, "
+        f"ragprof {importlib.metadata.version('ragprof')}, {version}"
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        print("\ncollapsed file to SVG, whole processes")
+        print("samples    stacks     ragprof s    MB   inferno s    MB   inferno/ragprof")
+        rows = []
+        for samples in (10_000, 100_000, 1_000_000):
+            if samples > largest:
+                break
+            for stacks in (samples // 22, samples):
+                source = folder / f"{samples}-{stacks}.txt"
+                write_lines(made(samples, stacks), source)
+                rows.append((samples, stacks, source))
+                own, peak = process(
+                    [sys.executable, "-c", OURS, str(source), str(folder / "x.svg")]
+                )
+                line = f"{samples:<10,} {stacks:<10,} {own:8.2f} {peak:6.0f}"
+                if inferno:
+                    its, its_peak = process([inferno, str(source)], folder / "y.svg")
+                    line += f"   {its:8.2f} {its_peak:6.0f}   {its / own:8.2f}"
+                print(line, flush=True)
+        if flameprof:
+            data = folder / "stats.prof"
+            statistics(data)
+            took, peak = process([flameprof, str(data)], folder / "z.svg")
             print(
-                f"{samples:<10,} {stacks:<10,} {layout_s:8.3f} {svg_s:7.3f} "
-                f"{len(picture) / 1e3:8.0f} {html_s:8.3f} {len(page) / 1e3:9.0f} "
-                f"{len(boxes.frame):7,} {peak:9.0f}"
+                f"flameprof, cProfile data of {FUNCTIONS:,} functions: {took:.2f} s, {peak:.0f} MB"
+            )
+        print("\nalone, in this process")
+        print("samples    stacks       read s   layout s   page s   page kB   boxes")
+        for samples, stacks, source in rows:
+            read_s, read = seconds(lambda source=source: read_profile(source))
+            profile: Profile = read  # type: ignore[assignment]
+            layout_s, boxes = seconds(lambda profile=profile: layout(profile))
+            page_s, page = seconds(lambda profile=profile: html(profile))
+            print(
+                f"{samples:<10,} {stacks:<10,} {read_s:8.2f} {layout_s:10.3f} {page_s:8.3f} "
+                f"{len(page) / 1e3:9.0f} {len(boxes.frame):7,}",  # type: ignore[attr-defined,arg-type]
+                flush=True,
             )
 
 

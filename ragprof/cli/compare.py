@@ -91,6 +91,12 @@ def _loaded(args: argparse.Namespace) -> list[Input]:
 def _judged(asked: Condition, first: Input, other: Input) -> Verdict:
     from ragprof.profiles import gate
 
+    if not (first.knows(asked) or other.knows(asked)):
+        what = "span" if asked.of_spans else "function"
+        raise gate.ConditionError(
+            f"{asked.text!r}: no {what} of {first.path} and {other.path} matches, so the "
+            "gate would always pass: correct the name."
+        )
     before, least = first.measured(asked)
     after, also = other.measured(asked)
     return gate.judge(asked, before, after, least=max(least, also))

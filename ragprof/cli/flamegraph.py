@@ -125,6 +125,8 @@ def _print(args: argparse.Namespace, profile: Profile, baseline: Profile | None)
     from ragprof.flamegraph.terminal import tree
 
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160  # a pipe has no width; lines are cut at it
     console.print(
         tree(profile, baseline, title=args.title, inverted=args.invert, normalized=args.normalise)
     )

@@ -50,15 +50,30 @@ def cells(comparison: Comparison, rows: int = ROWS) -> tuple[list[str], list[lis
                 str(row["function"]),
             ]
         )
-    return [*comparison.labels(), "self change", "total change", "function"], lines
+    return [*heads(comparison), "self change", "total change", "function"], lines
+
+
+def heads(comparison: Comparison) -> list[str]:
+    """The columns' heads: before and after, or numbers; `legend` says what they are."""
+    count = len(comparison.names)
+    return list(comparison.names) if count == 2 else [str(at + 1) for at in range(count)]
+
+
+def legend(comparison: Comparison) -> str:
+    """Which profile each head stands for, with its total."""
+    kind = comparison.profiles[0].value_types[0]
+    return "; ".join(
+        f"{head}: {profile.name or 'without a name'}, {weight_text(profile.total(), kind)}"
+        for head, profile in zip(heads(comparison), comparison.profiles, strict=True)
+    )
 
 
 def text_table(comparison: Comparison, rows: int = ROWS) -> str:
     """The table as plain text."""
-    heads, lines = cells(comparison, rows)
-    widths = [max(len(line[at]) for line in [heads, *lines]) for at in range(len(heads) - 1)]
-    drawn = []
-    for line in [heads, *lines]:
+    head, lines = cells(comparison, rows)
+    widths = [max(len(line[at]) for line in [head, *lines]) for at in range(len(head) - 1)]
+    drawn = [legend(comparison)]
+    for line in [head, *lines]:
         numbers = "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=False))
         drawn.append(f"{numbers}  {line[-1]}")
     return "\n".join(drawn)
@@ -66,7 +81,7 @@ def text_table(comparison: Comparison, rows: int = ROWS) -> str:
 
 def html_table(comparison: Comparison, rows: int = ROWS) -> str:
     """The table as HTML; everything from the profiles is escaped."""
-    heads, lines = cells(comparison, rows)
+    titles, lines = cells(comparison, rows)
     root = ".ragprof-compare"
     style = (
         f"{root}{{{variables('light')}font:13px/1.4 {FONT};color:var(--ink);"
@@ -78,13 +93,14 @@ def html_table(comparison: Comparison, rows: int = ROWS) -> str:
         f"{root} th:last-child,{root} td:last-child{{text-align:left;white-space:normal;"
         "overflow-wrap:anywhere}"
     )
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in titles)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines
     )
     return (
         f'<div class="ragprof-compare"><style>{style}</style><table><caption>Time of the functions '
-        f"themselves, the largest change first</caption><thead><tr>{head}</tr></thead>"
+        f"themselves, the largest change first. {escape(legend(comparison))}</caption>"
+        f"<thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
 

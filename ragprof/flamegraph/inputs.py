@@ -6,17 +6,18 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ragprof import recording as recordings
-from ragprof.flamegraph import requests
-from ragprof.flamegraph.requests import Requests
 from ragprof.manifest import MANIFEST
 from ragprof.profiles import gate
 from ragprof.profiles.combine import combined
 from ragprof.profiles.model import Floats, Label, Profile, ProfileError
 from ragprof.profiles.read import read_profile
+
+if TYPE_CHECKING:
+    from ragprof.flamegraph.requests import Requests
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,25 @@ class Input:
     repeats: tuple[Profile, ...]
     requests: Requests | None = None
 
+    def knows(self, asked: gate.Condition) -> bool:
+        """Whether any function, or any span of the Recording, has a matching name.
+
+        Raises `ConditionError` when the condition reads spans and there are none.
+        """
+        names = [frame.function for frame in self.profile.frames]
+        if asked.of_spans:
+            names = [] if self.requests is None else self.requests.forest.names
+            if self.requests is None:
+                raise gate.ConditionError(
+                    f"{asked.text!r} reads spans, and {self.path} is no Recording: "
+                    "give Recordings, or use self() or total()."
+                )
+        return any(asked.name.search(name) for name in names)
+
     def measured(self, asked: gate.Condition) -> tuple[Floats, int]:
         """One number per request or repeat, and how many of them a verdict needs.
 
-        Requests are those of a Recording, or the distinct trace ids of a profile's samples. Raises
-        `ConditionError` when the condition reads spans and there are none.
+        Requests are those of a Recording, or the distinct trace ids of a profile's samples.
         """
         if self.requests is not None:
             if asked.of_spans:
@@ -41,11 +56,6 @@ class Input:
             whole = self.requests.profile(whole=True)
             weights = gate.matching(whole, asked)
             return self.requests.sums(whole, weights), gate.LEAST_REQUESTS
-        if asked.of_spans:
-            raise gate.ConditionError(
-                f"{asked.text!r} reads spans, and {self.path} is no Recording: "
-                "give Recordings, or use self() or total()."
-            )
         if len(self.repeats) > 1:
             sums = [float(gate.matching(one, asked).sum()) for one in self.repeats]
             return np.array(sums), gate.LEAST_REPEATS
@@ -66,6 +76,9 @@ def load(path: Path, traces: str | None = None, *, trusted: bool = False) -> Inp
     repeats are the mean of the files. Raises `ProfileError` for what is none of these.
     """
     if is_recording(path):
+        from ragprof import recording as recordings  # what only Recordings need takes a second
+        from ragprof.flamegraph import requests
+
         chosen = requests.choose(recordings.open(path), traces or "all")
         profile = chosen.profile()
         return Input(path, profile, (profile,), chosen)

@@ -62,10 +62,11 @@ def _passes_on(boxes: Layout, children: list[list[int]], box: int) -> bool:
 
 
 def _line(boxes: Layout, chain: list[int]) -> Text:
+    """Share, weight, difference, what is its own, and the names at both ends of the chain."""
     first, last = chain[0], chain[-1]
     kind, total = boxes.value_type, boxes.total or 1.0
     weight = float(boxes.weight[first])
-    line = Text()
+    line = Text(no_wrap=True, overflow="ellipsis")
     share = weight / total
     filled = round(min(1.0, share) * _BAR)
     line.append("█" * filled + "░" * (_BAR - filled), style="red" if share >= 0.5 else "yellow")
@@ -74,13 +75,14 @@ def _line(boxes: Layout, chain: list[int]) -> Text:
         change = weight - float(boxes.before[first])
         style = "red" if change > 0 else "blue"
         line.append(f"{weight_text(change, kind, sign=True):>9}  ", style=style)
-    names = [boxes.frames[boxes.frame[box]] for box in chain]
-    line.append(names[0].function, style=_STYLES.get(names[0].origin, ""))
-    if len(chain) > 1:
-        between = f" … {len(chain) - 2} … " if len(chain) > 2 else " → "
-        line.append(between, style="bright_black")
-        line.append(names[-1].function, style=_STYLES.get(names[-1].origin, ""))
+    ends = [boxes.frames[boxes.frame[box]] for box in dict.fromkeys((first, last))]
+    for at, frame in enumerate(ends):
+        if at:
+            between = len(chain) - 2
+            line.append(f" … {between} … " if between else " → ", style="bright_black")
+        name = frame.function.split(":")[-1] if at < len(ends) - 1 else frame.function
+        line.append(name, style=_STYLES.get(frame.origin, ""))
     own = float(boxes.own[last])
-    if own >= 0.001 * total:
+    if 0.001 * total <= own < 0.999 * weight:
         line.append(f"  itself {weight_text(own, kind)}", style="bright_black")
     return line

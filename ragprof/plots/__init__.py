@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ragprof.plots.distributions import distribution
+from ragprof.plots.heatmaps import heatmap
 from ragprof.plots.picture import Picture
 from ragprof.plots.stages import contributions
 from ragprof.plots.style import page_css
@@ -15,6 +16,7 @@ __all__ = [
     "Table",
     "contributions",
     "distribution",
+    "heatmap",
     "page_css",
     "table",
     "timeline",
