@@ -10,6 +10,8 @@ from ragprof.monitoring.index_template import PREFIX
 
 PARTS = 8
 """Parts of a CRI line that are joined; containerd cuts at 16 KiB, so lines up to 128 KiB."""
+SIZE = "256k"
+"""Longest line; rsyslog would cut it at 8 KiB."""
 _CRI = "^[^ ]+ (stdout|stderr) [PF] "
 
 
@@ -32,6 +34,8 @@ def config(
     date = 're_extract($!doc!timestamp, "^([0-9]{4}-[0-9]{2}-[0-9]{2})T", 0, 1, "")'
     return f"""\
 # Log lines of the RAG service into Elasticsearch (rsyslog 8.2302, package rsyslog-elasticsearch).
+# rsyslog.conf sets global(workDirectory="…"), where imfile keeps how far it has read.
+global(maxMessageSize="{SIZE}")
 module(load="imfile" mode="inotify")
 module(load="omelasticsearch")
 module(load="impstats" interval="60" resetCounters="off" log.syslog="off"
