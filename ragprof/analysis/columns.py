@@ -67,3 +67,27 @@ def attribute(column: pa.ChunkedArray, *names: str) -> NDArray[Any]:
         found = np.asarray(pc.fill_null(pc.equal(keys, name), False))
         result[rows[found]] = pc.fill_null(values.filter(pa.array(found)), "").to_pylist()
     return result
+
+
+def ordered(*keys: Ints) -> Ints:
+    """The order by some keys, the first counts most; equal rows stay in their order.
+
+    The same as `numpy.lexsort` of the keys in reverse. As many keys as fit are packed into one
+    integer, which sorts several times faster; the rest is looked at only when rows are equal.
+    """
+    packed = np.zeros(len(keys[0]), dtype=np.int64)
+    bits = 0
+    for key in keys if len(packed) else ():
+        low = int(key.min())
+        needed = (int(key.max()) - low).bit_length()
+        if bits + needed > 62:
+            break
+        packed = (packed << needed) | (key - low)
+        bits += needed
+    order: Ints = np.argsort(packed)
+    if bits and len(order) > 1:
+        sorted_ = packed[order]
+        if not (sorted_[1:] == sorted_[:-1]).any():
+            return order
+    exact: Ints = np.lexsort(keys[::-1])
+    return exact

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ragprof.analysis.columns import Bools, Ints
+from ragprof.analysis.columns import Bools, Ints, ordered
 from ragprof.analysis.forest import Forest
 
 TOLERANCE_NS = 1_000_000
@@ -81,7 +81,7 @@ def _own_until_later_begins(
     """Cut each child where a sibling that ends later begins."""
     if not len(child):
         return
-    order = np.lexsort((-begin[child], -end[child], above))
+    order = ordered(above, -end[child], -begin[child])
     child, above = child[order], above[order]
     first = np.ones(len(child), dtype=bool)
     first[1:] = above[1:] != above[:-1]
@@ -96,11 +96,17 @@ def _own_until_later_begins(
 def _segmented_minimum(values: Ints, first: Bools) -> Ints:
     """Running minimum that restarts where `first` is set.
 
-    Values are replaced by their rank, and each segment is lifted below the one before, so that one
-    running minimum over the whole array never reaches back.
+    Each segment is lifted below the one before, so that one running minimum over the whole array
+    never reaches back. Where that would not fit into 64 bits, values are replaced by their rank.
     """
-    distinct, rank = np.unique(values, return_inverse=True)
     segment = np.cumsum(first) - 1
+    low = int(values.min())
+    width = int(values.max()) - low + 1
+    if width * (int(segment[-1]) + 1) < 1 << 62:
+        lift = segment * width
+        running: Ints = np.minimum.accumulate(values - low - lift) + lift + low
+        return running
+    distinct, rank = np.unique(values, return_inverse=True)
     lifted = rank - segment * len(distinct)
     lowest: Ints = distinct[np.minimum.accumulate(lifted) + segment * len(distinct)]
     return lowest
@@ -126,7 +132,7 @@ def sections(forest: Forest, owned: Windows | None = None) -> Sections:
     low, high = found.low, found.high
     live = np.flatnonzero(high > low)
     child = live[forest.parent[live] >= 0]
-    order = np.lexsort((low[child], forest.parent[child]))
+    order = ordered(forest.parent[child], low[child])
     child = child[order]
     above = forest.parent[child]
 
@@ -148,7 +154,7 @@ def sections(forest: Forest, owned: Windows | None = None) -> Sections:
     end = np.concatenate([low[child], high[above[last]], high[leaves]])
     some = end > begin
     span, begin, end = span[some], begin[some], end[some]
-    order = np.lexsort((begin, forest.root[span]))
+    order = ordered(forest.root[span], begin)
     span, begin, end = span[order], begin[order], end[order]
     return Sections(span, np.where(calls_server(forest)[span], EDGE, SELF), begin, end)
 

@@ -58,8 +58,7 @@ def build(spans: pa.Table) -> Forest:
     Jaeger's clock skew adjuster does.
     """
     span_key = integers(spans["span_key"])
-    _, first = np.unique(span_key, return_index=True)
-    row = np.sort(first)
+    row = _first_of_each(span_key)
     problems = {"duplicate_ids": len(span_key) - len(row)}
     span_key = span_key[row]
     trace_key = integers(spans["trace_key"])[row]
@@ -116,11 +115,20 @@ def _is(numbers: Ints, values: list[str], wanted: tuple[str, ...]) -> Bools:
     return found
 
 
+def _first_of_each(keys: Ints) -> Ints:
+    """Where each key stands first, ascending."""
+    in_order = np.sort(keys)
+    if not (in_order[1:] == in_order[:-1]).any():
+        return np.arange(len(keys))
+    _, first = np.unique(keys, return_index=True)
+    return np.sort(first)
+
+
 def _find(keys: Ints, wanted: Ints) -> Ints:
     """Index in `keys` of each wanted key, -1 where it is absent or 0."""
     if not len(keys):
         return np.zeros(0, dtype=np.int64)
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(keys)
     place = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
     found = order[place]
     return np.where((keys[found] == wanted) & (wanted != 0), found, -1)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from ragprof.demo.embedder import Embedding
 from ragprof.demo.generation import Answer
@@ -113,10 +113,10 @@ def padded_batch(service: Service) -> None:
 
 
 def load_passages_one_by_one(session: Session, chunks: Sequence[int]) -> list[Passage]:
-    """The same passages, each asked for alone, and its relations loaded lazily after it."""
+    """The same passages, each asked for alone, and its document loaded lazily after it."""
     found = []
     for chunk_id in chunks:
-        chunk = session.get(Chunk, chunk_id)
+        chunk = session.get(Chunk, chunk_id, options=[joinedload(Chunk.tags)])
         if chunk is not None:
             found.append(passage(chunk))
     return found

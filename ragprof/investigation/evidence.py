@@ -24,7 +24,8 @@ NOT_THE_CODE = ("load", "cache_miss", "gc", "throttled")
 @dataclass(frozen=True)
 class Evidence:
     """kind: of KINDS. claims: added ms per request for each path element that it explains.
-    score: their sum. p_value: how often exchanging blocks of requests gives as much."""
+    score: their sum. p_value: how often exchanging blocks of requests gives as much. follows: it
+    is seen, but what else is seen explains it; such evidence comes after the rest."""
 
     kind: str
     stage: str
@@ -41,6 +42,7 @@ class Evidence:
     against: list[str] = field(default_factory=list)
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
     sql: str = ""
+    follows: bool = False
 
 
 def make(

@@ -13,6 +13,12 @@ LEAST_MS = 1.0
 LEAST_SHARE = 0.3
 """Of the added time; less is left to the code."""
 
+LEAST_ELEMENTS, LEAST_ELEMENT_MS, LEAST_RATIO = 4, 0.5, 1.15
+"""Places of the service that must be seen, their time before, and the factor they grew by."""
+
+MORE = 1.3
+"""A service that uses this much more CPU than before waits for CPU because of that."""
+
 WITHHELD = {
     "cgroup.cpu.throttled_time": "the CPU quota of the container held it back",
     "process.cpu.wait_time": "its threads were ready to run and got no CPU",
@@ -52,8 +58,9 @@ def throttled(case: Case) -> list[Evidence]:
     start = case.forest.start[case.roots]
     inside = (start >= case.window[0].value) & (start < case.window[1].value)
     per_second = max(1.0, float(inside.sum())) / seconds
-    computed = sum(row.slow - row.baseline for row in _series(case, "process.cpu.time"))
-    if 1000 * computed / per_second > 0.5 * case.total_ms:
+    computing = _series(case, "process.cpu.time")
+    before, now = (sum(getattr(row, side) for row in computing) for side in ("baseline", "slow"))
+    if now > MORE * before and 1000 * (now - before) / per_second > 0.15 * case.total_ms:
         return []
     found = []
     for name, words in WITHHELD.items():
@@ -76,6 +83,35 @@ def throttled(case: Case) -> list[Evidence]:
                  measured=waited, support=[text])
         )  # fmt: skip
     return found[:1]
+
+
+def slower_everywhere(case: Case) -> list[Evidence]:
+    """All that the service computes takes longer by about the same factor.
+
+    A change of the code is somewhere. A machine whose caches, memory or clock are shared with a
+    busy neighbour is slower everywhere, and no thread need wait for that.
+    """
+    compared, elements = case.compared, case.path.elements
+    own = (elements["part"] == "self") & (elements["service"] == case.forest.services[case.service])
+    before, added = (compared[name].to_numpy() for name in ("baseline_ms", "added_ms"))
+    looked = np.flatnonzero(own.to_numpy() & (before >= LEAST_ELEMENT_MS))
+    if len(looked) < LEAST_ELEMENTS or case.total_ms <= 0:
+        return []
+    ratio = (before + added)[looked] / before[looked]
+    typical = float(np.median(ratio))
+    alike = ratio >= 1 + 0.5 * (typical - 1)
+    if typical < LEAST_RATIO or alike.mean() < 0.75 or added.max() > 0.5 * added.clip(0).sum():
+        return []
+    claimed = np.zeros(len(added))
+    claimed[looked] = np.clip(added[looked], 0, 1.5 * before[looked] * (typical - 1))
+    if claimed.sum() < 0.5 * case.total_ms:
+        return []
+    text = (
+        f"{alike.sum()} of {len(looked)} places that compute take longer alike, "
+        f"{typical:.1f} times on average"
+    )
+    return [make(case, "throttled", claimed, stage="request", resource="system.cpu",
+                 support=[text])]  # fmt: skip
 
 
 def _series(case: Case, name: str) -> list:  # type: ignore[type-arg]

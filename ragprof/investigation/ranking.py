@@ -16,6 +16,7 @@ DETECTORS = (
     surroundings.load,
     machine.throttled,
     machine.collector,
+    machine.slower_everywhere,
     surroundings.cache_miss,
     waiting.pool_wait,
     waiting.blocked_loop,
@@ -62,4 +63,4 @@ def findings(case: Case) -> list[Evidence]:
                 against=against,
             )
         )
-    return sorted(kept, key=lambda evidence: -evidence.score)
+    return sorted(kept, key=lambda evidence: (evidence.follows, -evidence.score))

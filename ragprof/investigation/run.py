@@ -74,8 +74,7 @@ def investigate(
     evidence = ranked(case) if groups.changed else []
     folder = None if source is None else Path(source)
     found = [
-        _finding(case, groups.operation, rank, one, folder)
-        for rank, one in enumerate(evidence, 1)
+        _finding(case, groups.operation, rank, one, folder) for rank, one in enumerate(evidence, 1)
     ]
     notes = _notes(case, groups)
     notes += [f"finding {one.rank}: {one.source.note}" for one in found if one.source.note]
@@ -133,9 +132,7 @@ def _notes(case: Case, groups: populations.Groups) -> list[str]:
     return notes
 
 
-def _finding(
-    case: Case, operation: str, rank: int, one: Evidence, folder: Path | None
-) -> Finding:
+def _finding(case: Case, operation: str, rank: int, one: Evidence, folder: Path | None) -> Finding:
     gained = gain(case, one.claims)
     return Finding(
         rank=rank,

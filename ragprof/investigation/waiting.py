@@ -19,13 +19,23 @@ def pool_wait(case: Case) -> list[Evidence]:
     fetching = np.unique(of[case.database & ~case.statement & (case.request_of_span >= 0)])
     claimed = np.zeros(len(added))
     claimed[fetching[fetching >= 0]] = added[fetching[fetching >= 0]]
-    pool, text = _saturated(case)
+    pool, text, smaller = _saturated(case)
     if not pool or claimed.sum() < LEAST_MS:
         return []
+    waited = case.path.milliseconds[:, claimed > 0].sum(axis=1)
+    held = [
+        float((case.duration_ms - waited)[group].mean()) for group in (case.baseline, case.slow)
+    ]
+    # Little's law: as many connections that are each held longer are all in use at some point.
+    follows = not smaller and held[1] > 1.3 * held[0]
+    against = [
+        f"the pool has as many connections as before, and requests take {held[1] / held[0]:.1f} "
+        "times as long beside this wait: it follows from that"
+    ]
     return [
         make(
             case, "pool_wait", claimed, resource=pool, spans_wide=True,
-            states=("awaiting", "waiting"),
+            states=("awaiting", "waiting"), follows=follows, against=against if follows else [],
             support=[text, f"{claimed.sum():.1f} ms per request more to fetch connections"],
         )
     ]  # fmt: skip
@@ -39,8 +49,8 @@ _IN_USE = (
 _MAX = ("database_connection_pool_max", "db.client.connection.max", "connection_pool_max")
 
 
-def _saturated(case: Case) -> tuple[str, str]:
-    """Name of a pool that was full more often than before, and how often."""
+def _saturated(case: Case) -> tuple[str, str, bool]:
+    """Name of a pool that was full more often than before, how often, and whether it shrank."""
     window, before = ([edge.value for edge in each] for each in (case.window, case.baseline_window))
     for used in case.metrics[case.metrics["metric"].str.endswith(_IN_USE)].itertuples():
         labels = dict(used.labels)
@@ -70,8 +80,13 @@ def _saturated(case: Case) -> tuple[str, str]:
                 f"all connections of pool {name} (at most {most[-1]:g}) were in use at "
                 f"{shares[0]:.0%} of the points, before {shares[1]:.0%}"
             )
-            return name, text
-    return "", ""
+            allowed = [limit[(at >= low) & (at < high)] for low, high in (window, before)]
+            smaller = bool(
+                all(len(values) for values in allowed)
+                and np.median(allowed[0]) < np.median(allowed[1])
+            )
+            return name, text, smaller
+    return "", "", False
 
 
 def blocked_loop(case: Case) -> list[Evidence]:
