@@ -146,6 +146,32 @@ def own_computing(faulty: bool) -> dict[str, float]:
     return {"process.cpu.wait_time": 0.02 + more, "process.cpu.time": 0.3 + more}
 
 
+def everywhere(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    """Six places that compute, all of them half as long again."""
+    times = [(4 + n + draw.random() * 3) * (1.5 if faulty else 1) for n in range(5)]
+    root = tree.span(ASK, 0, sum(times) + (12 if faulty else 8), kind="server")
+    at = 2.0
+    for n, took in enumerate(times):
+        span = tree.span(f"step{n}", at, took, root)
+        tree.sample(span, at, took, 1 + n % 4)
+        at += took
+
+
+def held(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    """Scoring takes longer with the connection in hand, so that others wait for one."""
+    score = 20 + draw.random() * 5 + (50 if faulty else 0)
+    wait = 0.2 + (draw.random() * 150 if faulty else 0)
+    root = tree.span(ASK, 0, wait + score + 20, kind="server")
+    tree.span("connect", 2, wait, root, kind="client", db__system="sqlite")
+    span = tree.span("scoring", 5 + wait, score, root, openinference__span__kind="RERANKER")
+    tree.sample(span, 5 + wait, score, 2)
+
+
+def all_in_use(faulty: bool) -> dict[str, float]:
+    used = 8.0 if faulty else 2.0
+    return {"x_database_connection_pool_in_use": used, "x_database_connection_pool_max": 8.0}
+
+
 def full(faulty: bool) -> dict[str, float]:
     most = 1.0 if faulty else 8.0
     return {"x_database_connection_pool_in_use": 1.0, "x_database_connection_pool_max": most}
@@ -188,6 +214,18 @@ def test_planted_cause(tmp_path, trace, metrics, expected):
     assert top["p95_without_ms"] < times["baseline"] + 0.35 * (times["slow"] - times["baseline"])
     assert top["p95_without_low_ms"] <= top["p95_without_ms"] <= top["p95_without_high_ms"]
     assert "Were this as before" in top["text"]
+
+
+def test_a_machine_that_is_slower_everywhere(tmp_path):
+    top = investigate(record(tmp_path / "a.ragprof", everywhere)).findings.iloc[0]
+    assert (top["kind"], top["resource"], top["function"]) == ("throttled", "system.cpu", "")
+
+
+def test_a_full_pool_follows_from_what_holds_it(tmp_path):
+    found = investigate(record(tmp_path / "a.ragprof", held, metrics=all_in_use)).findings
+    assert list(found["kind"]) == ["cpu", "pool_wait"]
+    assert found["function"].iloc[0] == "app:f2"
+    assert "it follows from that" in found["against"].iloc[1][0]
 
 
 @pytest.mark.parametrize("seed", range(4))
