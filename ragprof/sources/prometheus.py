@@ -17,8 +17,8 @@ from ragprof.rows import conform
 from ragprof.sources import prometheus_changes as changes
 from ragprof.sources import prometheus_selectors as selectors
 from ragprof.sources import prometheus_series as series
-from ragprof.sources.http import Client, Connection, connection
-from ragprof.sources.prometheus_api import MS, Api, edges, seconds
+from ragprof.sources.http import Client, Connection, Refused, connection
+from ragprof.sources.prometheus_api import MS, Api, edges, seconds, too_large
 from ragprof.sources.prometheus_client_library import SessionTransport
 from ragprof.sources.prometheus_matrix import Matrix
 from ragprof.sources.prometheus_selectors import Selector
@@ -159,7 +159,7 @@ class Prometheus:
         counts = dict.fromkeys(self.api.names(selector, first, last), 0.0)
         look = min(LOOK, last - first + 1)
         for end in sorted({first + look - 1, (first + last) // 2, last}):
-            for labels, count in self.api.vector(f"count by (__name__) ({selector})", end):
+            for labels, count in self._estimate(f"count by (__name__) ({selector})", end):
                 name = labels.get("__name__", "")
                 counts[name] = max(counts.get(name, 0.0), count)
         pace = self._pace(selector, sorted(counts), look, last)
@@ -182,11 +182,20 @@ class Prometheus:
         points = series_seen = 0.0
         for name in names[:: max(1, len(names) // PACE_NAMES)]:
             one = selector.named([name])
-            for _, count in self.api.vector(f"sum(count_over_time({one}[{look}ms]))", last):
+            for _, count in self._estimate(f"sum(count_over_time({one}[{look}ms]))", last):
                 points += count
-            for _, count in self.api.vector(f"count(last_over_time({one}[{look}ms]))", last):
+            for _, count in self._estimate(f"count(last_over_time({one}[{look}ms]))", last):
                 series_seen += count
         return points / series_seen / look if series_seen else 0.0
+
+    def _estimate(self, expression: str, at: int) -> list[tuple[dict[str, str], float]]:
+        """A vector for the plan; empty where the server finds even that too large."""
+        try:
+            return self.api.vector(expression, at)
+        except Refused as error:
+            if too_large(error):
+                return []
+            raise
 
     def _stored_pieces(
         self, number: int, names: list[str], rate: float, window: Window, query: Query

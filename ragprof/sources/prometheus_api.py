@@ -83,7 +83,7 @@ class Api:
         try:
             found = self.matrix("/api/v1/query", form)
         except (Refused, TooMuch, Unreachable) as error:
-            if last - first < SHORTEST or not _too_large(error):
+            if last - first < SHORTEST or not too_large(error):
                 raise
             middle = (first + last) // 2
             yield from self.stored(selector, first, middle)
@@ -137,7 +137,7 @@ class Api:
             data = self.data("/api/v1/status/buildinfo", {}, method="GET")
             return str(data.get("version", "")) if isinstance(data, dict) else ""
         except Refused as error:
-            if error.status in (401, 403):
+            if error.status not in (404, 405, 501):
                 raise
             self.vector("vector(1)", 0)  # at least it answers
             return ""
@@ -157,7 +157,8 @@ def seconds(ms: int) -> str:
     return f"{ms // 1000}.{ms % 1000:03d}"
 
 
-def _too_large(error: SourceError) -> bool:
+def too_large(error: SourceError) -> bool:
+    """Whether the server said that it was asked for too much at once."""
     if isinstance(error, Refused):
         return error.status == 413 or any(text in error.body for text in TOO_LARGE)
     return isinstance(error, TooMuch)

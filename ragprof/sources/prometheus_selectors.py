@@ -23,7 +23,10 @@ class Selector:
     matchers: tuple[tuple[str, str, str], ...]
 
     def __str__(self) -> str:
-        inner = ",".join(f"{label}{op}{_quoted(value)}" for label, op, value in self.matchers)
+        inner = ",".join(
+            f"{label if _NAME.fullmatch(label) else _quoted(label)}{op}{_quoted(value)}"
+            for label, op, value in self.matchers
+        )
         return "{" + inner + "}"
 
     def named(self, names: Iterable[str]) -> Selector:
