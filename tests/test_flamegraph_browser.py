@@ -14,7 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from ragprof.flamegraph import FlameGraph, html
+from ragprof.flamegraph import FlameGraph, Speedscope, html
 from ragprof.profiles.model import Frame, Profile, ProfileBuilder
 
 ROW = 19
@@ -185,9 +185,169 @@ def test_the_difference_is_red_and_blue_and_widths_may_be_the_baseline(
     click(browser, 0.99, 2)  # a stack that only the baseline has
     assert focus(browser) == "m:gone"
     assert "baseline 10 ms, difference \N{MINUS SIGN}10 ms" in details(browser)
+    Select(browser.find_element(By.ID, "width")).select_by_value("both")
+    click(browser, 0.1, 2)  # half as wide where both sides count
+    assert "only in the baseline" in details(browser) or "only in this" in details(browser)
+    Select(browser.find_element(By.ID, "compare")).select_by_value("normalised")
+    click(browser, 0.99, 0)
+    assert "baseline 100 ms (scaled), difference 0 ns" in details(browser)
     Select(browser.find_element(By.ID, "colour")).select_by_value("module")
     assert "your code" in legend.text
     no_errors(browser)
+
+
+def test_a_sandwich_shows_callers_above_and_callees_below(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    graph = open_page(browser, tmp_path / "flame.html", html(SLOW))
+    click(browser, 0.9, 2)
+    view(browser, "sandwich")
+    assert focus(browser) == "m:answer"
+    assert "80 ms, 100 % of the whole" in details(browser)
+    graph.send_keys(Keys.ARROW_UP)
+    assert details(browser).startswith("m:run 80 ms")
+    graph.send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN)
+    assert details(browser).startswith("m:score 60 ms")
+    browser.find_element(By.TAG_NAME, "summary").click()
+    browser.find_element(By.XPATH, "//td/button[text()='m:load']").click()
+    assert focus(browser) == "m:load"
+    graph.send_keys(Keys.ESCAPE)
+    no_errors(browser)
+
+
+def test_recursion_does_not_exceed_the_whole_in_a_sandwich(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    deep = make([(["f", "g", "f", "g"], 30e6), (["f"], 10e6)])
+    open_page(browser, tmp_path / "flame.html", html(deep))
+    click(browser, 0.5, 1)
+    view(browser, "sandwich")
+    assert details(browser).startswith("f 40 ms, 100 % of the whole; itself 10 ms")
+    no_errors(browser)
+
+
+def timed() -> Profile:
+    """Two threads, a second and a half: ``a`` first, then ``b`` on one, ``c`` on the other."""
+    builder = ProfileBuilder(name="timed")
+    stacks = {name: builder.stack([builder.frame(Frame(name))]) for name in "abc"}
+    start = 1_700_000_000 * 10**9
+    for at in range(150):
+        time = start + at * 10_000_000
+        builder.sample(stacks["a" if at < 100 else "b"], 10e6, time=time, thread=1)
+        if at >= 50:
+            builder.sample(stacks["c"], 10e6, time=time, thread=2)
+    return builder.build()
+
+
+def test_the_order_of_time_has_a_lane_for_each_thread(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    graph = open_page(browser, tmp_path / "flame.html", html(timed()))
+    view(browser, "time")
+    assert browser.find_element(By.ID, "order").get_attribute("disabled")
+    click(browser, 0.5, 1)
+    assert focus(browser) == "[thread 1]"
+    graph.send_keys(Keys.ARROW_DOWN)
+    assert details(browser).startswith("a 1 s")
+    click(browser, 0.99, 2)
+    assert focus(browser) == "b"
+    no_errors(browser)
+
+
+def test_cells_of_the_heatmap_select_their_samples(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    open_page(browser, tmp_path / "flame.html", html(timed()))
+    browser.find_element(By.ID, "heatmap").click()
+    cells = browser.find_element(By.ID, "cells")
+    wide, high = cells.size["width"], cells.size["height"]
+    second = ActionChains(browser).move_to_element_with_offset(  # early in the second second
+        cells, int(wide * 0.75 - wide / 2), int(high / 2 - 5)
+    )
+    second.click().perform()
+    assert "22:13:21.020 to 22:13:21.040: 40 ms" in browser.find_element(By.ID, "moment").text
+    assert details(browser).startswith("all 40 ms")
+    click(browser, 0.2, 1)
+    assert focus(browser) == "b"
+    view(browser, "callers")
+    assert browser.find_element(By.CSS_SELECTOR, "#view [value=time]").get_attribute("disabled")
+    browser.find_element(By.ID, "reset").click()
+    assert details(browser).startswith("all 2.50 s")
+    cells.send_keys(Keys.ARROW_LEFT, Keys.ENTER)
+    assert "22:13:20" in browser.find_element(By.ID, "moment").text
+    no_errors(browser)
+
+
+def test_order_colour_theme_and_copy(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    graph = open_page(browser, tmp_path / "flame.html", html(SLOW))
+    click(browser, 0.1, 2)
+    assert focus(browser) == NASTY
+    graph.send_keys(Keys.ESCAPE)
+    Select(browser.find_element(By.ID, "order")).select_by_value("weight")
+    click(browser, 0.1, 2)
+    assert focus(browser) == "m:answer"
+    Select(browser.find_element(By.ID, "colour")).select_by_value("self")
+    assert "≥ 25.0 %" in browser.find_element(By.ID, "legend").text
+    graph.send_keys("c")
+    WebDriverWait(browser, 10).until(
+        lambda driver: driver.find_element(By.ID, "share").text == "copied"
+    )
+    body = browser.find_element(By.TAG_NAME, "body")
+    assert body.get_attribute("data-copied") == "m:answer (m.py:3)"
+    before = body.value_of_css_property("background-color")
+    browser.find_element(By.ID, "theme").click()
+    assert body.value_of_css_property("background-color") != before
+    no_errors(browser)
+
+
+def viewer_ready(browser: webdriver.Chrome) -> None:
+    browser.switch_to.frame(0)
+    WebDriverWait(browser, 60).until(
+        lambda driver: driver.find_element(By.TAG_NAME, "body").get_attribute("data-ready")
+    )
+    title = browser.execute_script("return document.title")
+    resources = browser.execute_script("return performance.getEntriesByType('resource').length")
+    browser.switch_to.default_content()
+    assert str(title).endswith("- speedscope")
+    assert resources == 0
+
+
+def test_speedscope_opens_from_a_file_without_the_network(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    page = tmp_path / "speedscope.html"
+    page.write_text(Speedscope(SLOW, "</script><i>").html(), encoding="utf-8")
+    browser.get(page.as_uri())
+    viewer_ready(browser)
+    assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
+
+
+def test_speedscope_and_flame_graph_work_in_nbconvert_html(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    outputs = [
+        nbformat.v4.new_output("display_data", shown._repr_mimebundle_())
+        for shown in (Speedscope(SLOW), FlameGraph(SLOW))
+    ]
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("prof", outputs=[output]) for output in outputs]
+    )
+    text, _ = HTMLExporter().from_notebook_node(notebook)
+    page = tmp_path / "notebook.html"
+    page.write_text(text, encoding="utf-8")
+    browser.get(page.as_uri())
+    viewer_ready(browser)
+    frame = browser.find_elements(By.TAG_NAME, "iframe")[1]
+    browser.execute_script("arguments[0].scrollIntoView()", frame)
+    browser.switch_to.frame(frame)
+    try:
+        ready(browser)
+        assert focus(browser) == "all"
+    finally:
+        browser.switch_to.default_content()
 
 
 def test_it_works_in_a_sandboxed_iframe(browser: webdriver.Chrome, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from ragprof.flamegraph import page_data
 from ragprof.flamegraph.colours import variables
 from ragprof.flamegraph.layout import SMALLEST, layout, summary_text
 from ragprof.flamegraph.units import weight_text
-from ragprof.profiles.model import Profile
+from ragprof.profiles.model import Floats, Profile
+from ragprof.profiles.weights import by_frame
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _SCRIPTS = ("tree.js", "canvas.js", "heat.js", "page.js")
@@ -41,10 +42,12 @@ def html(
     cannot use the picture. ``more`` is HTML that is added at the end, trusted.
     """
     boxes = layout(profile, baseline, normalized=normalized, smallest=smallest)
-    texts = page_data.texts(profile, baseline, boxes, smallest)
+    weights = by_frame(profile)
+    texts = page_data.texts(profile, baseline, boxes, smallest, weights)
     title = title or profile.name or "Flame graph"
     summary = summary_text(boxes)
-    functions = _table(profile, baseline, rows, page_data.frame_numbers(texts["data"]))
+    numbers = page_data.frame_numbers(texts["data"])
+    functions = _table(profile, weights, baseline, rows, numbers)
     heat = "heat-data" in texts
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -120,30 +123,37 @@ def _select(name: str, label: str, options: list[tuple[str, str]]) -> str:
     return f'<label>{label}<select id="{name}">{inside}</select></label>'
 
 
-def _table(profile: Profile, baseline: Profile | None, rows: int, numbers: dict[str, int]) -> str:
-    """The functions as a table; those on the page have a button that shows their sandwich."""
+def _table(
+    profile: Profile,
+    weights: tuple[Floats, Floats],
+    baseline: Profile | None,
+    rows: int,
+    numbers: dict[str, int],
+) -> str:
+    """The functions with the most self weight, or with a baseline the largest change of it; those
+    on the page have a button that shows their sandwich."""
     kind = profile.value_types[0]
-    functions = profile.functions()
+    own = dict(zip(profile.frames, weights[0].tolist(), strict=True))
+    total = dict(zip(profile.frames, weights[1].tolist(), strict=True))
     heads = ["itself", "in total"]
-    if baseline is not None:
-        keys = ["function", "module", "file", "line"]
-        other = baseline.functions()[[*keys, "self"]].rename(columns={"self": "before"})
-        functions = functions.merge(other, on=keys, how="outer").fillna(
-            {"self": 0.0, "total": 0.0, "before": 0.0}
-        )
-        functions["change"] = functions["self"] - functions["before"]
-        functions = functions.sort_values("change", key=abs, ascending=False, kind="stable")
-        heads += ["difference"]
+    if baseline is None:
+        rank = own
+    else:
+        before = dict(zip(baseline.frames, by_frame(baseline)[0].tolist(), strict=True))
+        rank = {frame: own.get(frame, 0.0) - before.get(frame, 0.0) for frame in {**own, **before}}
+        heads.append("difference")
+    shown = [frame for frame in rank if rank[frame] or total.get(frame)]
+    order = sorted(shown, key=lambda frame: (-abs(rank[frame]), -total.get(frame, 0.0), frame))
     lines = []
-    for row in functions.head(rows).to_dict("records"):
-        cells = [weight_text(row["self"], kind), weight_text(row["total"], kind)]
+    for frame in order[:rows]:
+        cells = [weight_text(own.get(frame, 0.0), kind), weight_text(total.get(frame, 0.0), kind)]
         if baseline is not None:
-            cells.append(weight_text(row["change"], kind, sign=True))
+            cells.append(weight_text(rank[frame], kind, sign=True))
         body = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        name = escape(str(row["function"]))
-        if row["function"] in numbers:
+        name = escape(frame.function)
+        if frame.function in numbers:
             name = (
-                f'<button type="button" data-frame="{numbers[row["function"]]}" '
+                f'<button type="button" data-frame="{numbers[frame.function]}" '
                 f'title="Callers and callees">{name}</button>'
             )
         lines.append(f"<tr>{body}<td>{name}</td></tr>")

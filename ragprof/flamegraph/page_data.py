@@ -21,7 +21,6 @@ from ragprof.flamegraph.layout import Layout, layout
 from ragprof.flamegraph.units import scale
 from ragprof.profiles.model import Floats, Frame, Ints, Profile
 from ragprof.profiles.subseconds import Subseconds, subseconds
-from ragprof.profiles.weights import by_frame
 
 MOST_CELL_ENTRIES = 60_000
 """Pairs of heatmap cell and box on a page; with more of them the boxes are made coarser."""
@@ -29,10 +28,14 @@ COARSER = (0.003, 0.01, 0.03, 0.1, 1.0)
 
 
 def texts(
-    profile: Profile, baseline: Profile | None, boxes: Layout, smallest: float
+    profile: Profile,
+    baseline: Profile | None,
+    boxes: Layout,
+    smallest: float,
+    weights: tuple[Floats, Floats],
 ) -> dict[str, str]:
     """The JSON texts of the page by the id of their element; `data` is read at once, the rest when
-    it is looked at.
+    it is looked at. ``weights``: self and total of the profile's frames.
 
     ``callers-data``: the inverted tree. ``time-data`` and ``heat-data``: the order of time and the
     sub-second heatmap, of a profile with times and without a baseline.
@@ -54,7 +57,7 @@ def texts(
     colours = [colour_class(frame) for frame in frames]
     families = {colour.split("-")[0] for colour in colours}
     factor, steps = scale(boxes.value_type)
-    own, total = _weights(profile, numbers)
+    own, total = _by_number(profile, numbers, weights)
     data: dict[str, Any] = {
         "names": [frame.function for frame in frames],
         "places": [
@@ -108,12 +111,15 @@ def _tree(boxes: Layout, numbers: dict[Frame, int]) -> dict[str, Any]:
     return tree
 
 
-def _weights(profile: Profile, numbers: dict[Frame, int]) -> tuple[Floats, Floats]:
+def _by_number(
+    profile: Profile, numbers: dict[Frame, int], weights: tuple[Floats, Floats]
+) -> tuple[Floats, Floats]:
+    """Self and total of the frames on the page."""
     own, total = np.zeros(len(numbers)), np.zeros(len(numbers))
     of_frame = np.array([numbers.get(frame, -1) for frame in profile.frames], dtype=np.int64)
     known = of_frame >= 0
-    for target, weights in zip((own, total), by_frame(profile), strict=True):
-        target[of_frame[known]] = weights[known]
+    for target, given in zip((own, total), weights, strict=True):
+        target[of_frame[known]] = given[known]
     return own, total
 
 

@@ -70,5 +70,5 @@ def _drawn(
 def _clock(cells: Subseconds, profile: Profile, column: int, row: int) -> str:
     since = column * cells.seconds * SECOND + row * SECOND // cells.rows
     if profile.clock == "utc":
-        return pd.Timestamp(cells.start + since, tz="UTC").strftime("%H:%M:%S.%f")[:-3]
+        return str(pd.Timestamp(cells.start + since, tz="UTC").strftime("%H:%M:%S.%f"))[:-3]
     return f"{since / SECOND:.2f} s"

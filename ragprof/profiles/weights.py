@@ -12,8 +12,6 @@ def by_frame(profile: Profile, value: int = 0) -> tuple[Floats, Floats]:
 
     A frame that occurs several times in a stack (recursion) counts once in its total.
     """
-    import pandas as pd
-
     weights = profile.stack_weights(value)
     lengths = np.diff(profile.stack_offsets)
     count = len(profile.frames)
@@ -24,7 +22,15 @@ def by_frame(profile: Profile, value: int = 0) -> tuple[Floats, Floats]:
     ).astype(np.float64, copy=False)
     inside = np.repeat(used, lengths)
     owners = np.repeat(np.arange(profile.stack_count), lengths)[inside]
-    pairs = pd.unique(owners * max(1, count) + profile.stack_frames[inside])
-    stacks, frames = np.divmod(pairs, max(1, count))
-    total: Floats = np.bincount(frames, weights[stacks], count).astype(np.float64, copy=False)
+    frames = profile.stack_frames[inside]
+    # By frame, stacks in their order: a frame's second place in a stack follows its first. Small
+    # integers are sorted by radix, in linear time.
+    small = frames.astype(np.uint16) if count <= 1 << 16 else frames
+    order = np.argsort(small, kind="stable")
+    frames, owners = frames[order], owners[order]
+    once = np.ones(len(frames), dtype=bool)
+    once[1:] = (frames[1:] != frames[:-1]) | (owners[1:] != owners[:-1])
+    total: Floats = np.bincount(frames[once], weights[owners[once]], count).astype(
+        np.float64, copy=False
+    )
     return own, total
