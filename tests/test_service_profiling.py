@@ -7,6 +7,8 @@ import base64
 import gzip
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -555,30 +557,41 @@ def test_a_reader_never_sees_a_stack_without_its_frames() -> None:
     assert problems == []
 
 
+FORKING = """
+import json, os, time
+from ragprof.sampler import sharing
+from ragprof.sampler.ring import Ring
+def burn(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end: pass
+ring = Ring()
+sampler = sharing.share(ring, 100, 0.5)
+burn(0.1)
+read_end, write_end = os.pipe()
+child = os.fork()
+if not child:
+    burn(0.3)
+    sampler.flush_soon()
+    burn(0.1)
+    threads = {t for line in ring.lines() if line["type"] == "samples"
+               for t in line["columns"]["thread"]}
+    os.write(write_end, json.dumps([ring.process["pid"], sorted(threads)]).encode())
+    os._exit(0)
+os.close(write_end)
+with open(read_end, "rb") as stream:
+    assert json.loads(stream.read()) == [child, [child]]
+os.waitpid(child, 0)
+assert ring.process["pid"] == os.getpid()
+sharing.unshare(sampler, ring)
+print("well")
+"""
+
+
 def test_a_forked_child_has_a_ring_of_its_own() -> None:
-    ring = Ring()
-    sampler = sharing.share(ring, 100, 0.5)
-    try:
-        burn(0.1)
-        read_end, write_end = os.pipe()
-        child = os.fork()
-        if not child:
-            burn(0.3)
-            sampler.flush_soon()
-            burn(0.1)
-            lines = ring.lines()
-            threads = {t for line in lines if line["type"] == "samples"
-                       for t in line["columns"]["thread"]}  # fmt: skip
-            os.write(write_end, json.dumps([ring.process["pid"], sorted(threads)]).encode())
-            os._exit(0)
-        os.close(write_end)
-        with open(read_end, "rb") as stream:
-            pid, threads = json.loads(stream.read())
-        os.waitpid(child, 0)
-        assert (pid, threads) == (child, [child])
-        assert ring.process["pid"] == os.getpid()
-    finally:
-        sharing.unshare(sampler, ring)
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "well\n", "")
 
 
 # pprof.

@@ -96,7 +96,7 @@ def _write(args: argparse.Namespace, profile: Profile, baseline: Profile | None)
         text = svg(profile, baseline, title=args.title, inverted=args.invert,
                    normalized=args.normalise)  # fmt: skip
     else:
-        _convert(profile, args.out)
+        convert(profile, args.out)
         return
     try:
         args.out.write_text(text, encoding="utf-8")
@@ -104,7 +104,7 @@ def _write(args: argparse.Namespace, profile: Profile, baseline: Profile | None)
         raise ProfileError(f"{args.out} cannot be written: {error.strerror or error}.") from error
 
 
-def _convert(profile: Profile, out: Path) -> None:
+def convert(profile: Profile, out: Path) -> None:
     """Another format; what it cannot carry is said on the standard error."""
     import sys
     import warnings
@@ -115,7 +115,7 @@ def _convert(profile: Profile, out: Path) -> None:
         warnings.simplefilter("always")
         write_profile(profile, out)
     for warning in caught:
-        print(f"ragprof flamegraph: {warning.message}", file=sys.stderr)
+        print(f"{out}: {warning.message}", file=sys.stderr)
 
 
 def _print(args: argparse.Namespace, profile: Profile, baseline: Profile | None) -> None:

@@ -94,7 +94,9 @@ def save(profile: Profile, path: Path) -> None:
         made = svg(profile) if path.suffix == ".svg" else html(profile)
         path.write_text(made, "utf-8")
     else:
-        profile.write(path)
+        from ragprof.cli.flamegraph import convert
+
+        convert(profile, path)
 
 
 def tell(args: argparse.Namespace, profile: Profile, more: dict[str, Any], stream: Any) -> None:
