@@ -19,7 +19,7 @@ from ragprof.flamegraph.embedding import inside_script
 from ragprof.flamegraph.in_time import layout_in_time
 from ragprof.flamegraph.layout import Layout, layout
 from ragprof.flamegraph.units import scale
-from ragprof.profiles.model import Floats, Frame, Ints, Profile
+from ragprof.profiles.model import NO_TIME, Floats, Frame, Ints, Profile
 from ragprof.profiles.subseconds import Subseconds, subseconds
 
 MOST_CELL_ENTRIES = 60_000
@@ -44,7 +44,9 @@ def texts(
         profile, baseline, inverted=True, normalized=boxes.normalized, smallest=smallest
     )
     trees = {"calls": boxes, "callers": inverted}
-    timed = baseline is None and profile.times is not None and len(profile) > 0
+    times = profile.times
+    timed = baseline is None and times is not None and bool((times != NO_TIME).any())
+    timed = timed and profile.total() > 0
     if timed:
         trees["time"] = layout_in_time(profile)
     frames = list(
@@ -83,7 +85,7 @@ def texts(
     }
     if timed:
         parts["heat-data"] = _heat(profile, boxes)
-    return {name: _json(part) for name, part in parts.items() if part is not None}
+    return {name: _json(part) for name, part in parts.items()}
 
 
 def frame_numbers(text: str) -> dict[str, int]:
@@ -123,7 +125,7 @@ def _by_number(
     return own, total
 
 
-def _heat(profile: Profile, boxes: Layout) -> dict[str, Any] | None:
+def _heat(profile: Profile, boxes: Layout) -> dict[str, Any]:
     """The heatmap, and for each cell the weight in each box of the call tree."""
     cells = subseconds(profile)
     deepest = boxes.stack_box
@@ -140,8 +142,6 @@ def _heat(profile: Profile, boxes: Layout) -> dict[str, Any] | None:
     count = cells.columns * cells.rows
     first = np.concatenate([[0], np.cumsum(np.bincount(cell, minlength=count))])
     unit = float(weights.max()) / 65_535 if len(weights) else 1.0
-    if not unit:
-        return None
     wide_boxes = len(boxes.frame) > 65_535
     return {
         "columns": cells.columns,
