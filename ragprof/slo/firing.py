@@ -80,7 +80,7 @@ def _of_one(
         if (
             last is not None
             and last.fired is not None
-            and (last.ended is None or last.ended > steps[first])
+            and (last.ended is None or last.ended >= steps[first])
         ):  # kept firing until it came back: still the same alert
             active = last.active
             fired = last.fired

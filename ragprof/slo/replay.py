@@ -136,13 +136,12 @@ def first_point(prometheus: Prometheus, since: float, until: float, step: float)
 
 
 def retention(prometheus: Prometheus) -> float | None:
-    """How long the server keeps points, in seconds; None when it does not tell, or keeps all."""
-    try:
-        text = str(prometheus.call("status/flags").get("storage.tsdb.retention.time", ""))
-        kept = seconds(text)
+    """How long the server keeps points, in seconds; None when it does not tell."""
+    try:  # such as 15d, or 15d or 10GiB
+        text = str(prometheus.call("status/runtimeinfo").get("storageRetention", ""))
+        return seconds(text.partition(" ")[0])
     except RagprofError:
         return None
-    return kept or None
 
 
 def iso(moment: float | None) -> str | None:
