@@ -46,8 +46,7 @@ class Hit(msgspec.Struct):
 
 
 class Hits(msgspec.Struct):
-    hits: list[Hit]
-    total: msgspec.Raw = msgspec.Raw(b"null")
+    hits: list[Hit] = []
 
 
 class Shards(msgspec.Struct):
@@ -58,7 +57,8 @@ class Shards(msgspec.Struct):
 class Page(msgspec.Struct):
     """One answer of `_search`."""
 
-    hits: Hits
+    took: int  # in every answer, while an empty list of hits is left out
+    hits: Hits = msgspec.field(default_factory=Hits)
     shards: Shards = msgspec.field(name="_shards", default_factory=Shards)
     timed_out: bool = False
     pit_id: str = ""
@@ -281,7 +281,7 @@ class Elastic:
         return f"{where} cannot be reached ({why}); check the address and that it runs."
 
 
-_WANTED = "pit_id,timed_out,_shards.failed,_shards.failures,hits.hits._source,hits.hits.sort"
+_WANTED = "took,pit_id,timed_out,_shards.failed,_shards.failures,hits.hits._source,hits.hits.sort"
 
 
 class _PointInTime:
