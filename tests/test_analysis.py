@@ -223,3 +223,11 @@ def test_load_claims_what_its_attribute_explains():
     most = load.explained_at_most(pd.Series(length), np.stack([own, code], axis=1), slow, ~slow)
     assert most[0] == pytest.approx(30, abs=2)
     assert most[1] < 4
+
+
+@pytest.mark.parametrize("largest", [2, 10, 2**40])
+@pytest.mark.parametrize("count", [0, 1, 2, 3000])
+def test_ordered_is_lexsort(count: int, largest: int) -> None:
+    draw = np.random.default_rng(count + largest)
+    keys = [draw.integers(-largest, largest, count) for _ in range(3)]
+    assert (ordered(*keys) == np.lexsort(keys[::-1])).all()

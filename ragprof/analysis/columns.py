@@ -85,9 +85,10 @@ def ordered(*keys: Ints) -> Ints:
         packed = (packed << needed) | (key - low)
         bits += needed
     order: Ints = np.argsort(packed)
-    if bits and len(order) > 1:
-        sorted_ = packed[order]
-        if not (sorted_[1:] == sorted_[:-1]).any():
-            return order
-    exact: Ints = np.lexsort(keys[::-1])
-    return exact
+    in_order = packed[order]
+    equal = in_order[1:] == in_order[:-1]
+    if equal.any():
+        tied = np.append(False, equal) | np.append(equal, False)
+        among = np.sort(order[tied])  # lexsort then keeps the order of what is equal in all keys
+        order[tied] = among[np.lexsort([*(key[among] for key in keys[::-1]), packed[among]])]
+    return order
