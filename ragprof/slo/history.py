@@ -82,7 +82,7 @@ def _of_server(server: Prometheus, begin: float, end: float) -> History:
             "is not replayed"
         )
         begin = max(begin, time.time() - kept)
-    first = replays.first_point(server, begin, end, 15.0) if begin < end else None
+    first = replays.first_point(server, begin, end) if begin < end else None
     if first is None:
         raise HistoryError(
             f"{server.url} has no points between {replays.iso(begin)} and {replays.iso(end)}; "
@@ -91,7 +91,7 @@ def _of_server(server: Prometheus, begin: float, end: float) -> History:
     if first - begin > 3600:
         notes.append(f"the first points are of {replays.iso(first)}: the replay begins there")
     notes.append("staleness is as Prometheus marked it when it scraped")
-    return History(server, max(begin, first - 15.0), end, server.url, notes)
+    return History(server, max(begin, first), end, server.url, notes)
 
 
 def window_notes(rule: AlertRule, history: History) -> list[str]:

@@ -129,10 +129,13 @@ def longest_window(expression: str) -> float:
     return max(found, default=0.0)
 
 
-def first_point(prometheus: Prometheus, since: float, until: float, step: float) -> float | None:
-    """When the first point of `up` in the window is, to one `step`; None without any."""
-    rows = prometheus.query_range("count(up)", since, until, max(step, (until - since) / 5000))
-    return min((float(times[0]) for _, times, _ in rows), default=None)
+def first_point(prometheus: Prometheus, since: float, until: float) -> float | None:
+    """When the first point of `up` in the window is, to 1/2000 of it; None without any."""
+    step = max((until - since) / 2000, 1.0)
+    query = f"count(count_over_time(up[{math.ceil(step * 1000)}ms]))"
+    rows = prometheus.query_range(query, since, until + step, step)
+    found = min((float(times[0]) for _, times, _ in rows), default=None)
+    return None if found is None else max(since, found - step)
 
 
 def retention(prometheus: Prometheus) -> float | None:
