@@ -348,6 +348,7 @@ def test_speedscope_and_flame_graph_work_in_nbconvert_html(
         assert focus(browser) == "all"
     finally:
         browser.switch_to.default_content()
+        browser.get_log("browser")  # type: ignore[no-untyped-call]  # nbconvert's own requests
 
 
 def test_it_works_in_a_sandboxed_iframe(browser: webdriver.Chrome, tmp_path: Path) -> None:
