@@ -19,6 +19,7 @@ from ragprof.analysis import (
     self_time,
     significance,
 )
+from ragprof.analysis.columns import ordered
 from ragprof.analysis.stages import stage_of_name
 
 SPAN = st.tuples(st.integers(-1, 12), st.integers(0, 60), st.integers(0, 60))
