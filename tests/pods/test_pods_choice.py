@@ -31,7 +31,7 @@ def test_several_containers(cluster, apps, attach):
 
 
 def test_no_python(cluster, apps, attach):
-    pod = cluster.pod(apps, "asleep", command=["sleep", "3600"])
+    pod = cluster.pod(apps, "asleep", command=["sleep", "3600"], says="")
     with pytest.raises(PodError, match=r"runs no Python process; it runs 1 \(uid 1000, sleep"):
         attach(pod)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from cluster.objects import READ, until
+from cluster.objects import READ
 from conftest import functions
 
 from ragprof.profiling.pods import PodError
 
 TOKEN = "a-token-of-the-tests-alone"
+STARTED = "running on"
 PORTS = [{"name": "http", "containerPort": 8080}]
 FORWARD = ("", "pods/portforward", ("get", "create"))
 
@@ -16,8 +17,7 @@ FORWARD = ("", "pods/portforward", ("get", "create"))
 @pytest.fixture(scope="module")
 def serving(cluster, apps):
     env = [{"name": "RAGPROF_PROFILING_TOKEN", "value": TOKEN}, {"name": "HOME", "value": "/tmp"}]
-    pod = cluster.pod(apps, "serving", image="serving", env=env, ports=PORTS)
-    until(lambda: "running on" in cluster.log(pod), 90)
+    pod = cluster.pod(apps, "serving", image="serving", env=env, ports=PORTS, says=STARTED)
     return pod
 
 
@@ -42,8 +42,7 @@ def test_wrong_token(serving, attach, monkeypatch, token):
 
 
 def test_not_switched_on(cluster, apps, attach):
-    pod = cluster.pod(apps, "off", image="serving", ports=PORTS)
-    until(lambda: "running on" in cluster.log(pod), 90)
+    pod = cluster.pod(apps, "off", image="serving", ports=PORTS, says=STARTED)
     with pytest.raises(PodError, match=r"answers 404.*off without a token"):
         attach(pod, rungs=("endpoint",))
 

@@ -22,7 +22,7 @@ def by_exec(attach, pod, **options):
 def test_plain(cluster, apps, attach):
     pod = cluster.pod(apps, "plain")
     profile = by_exec(attach, pod)
-    assert {"busy_hash", "background_worker", "main"} <= functions(profile)
+    assert {"busy_hash", "background_worker"} <= functions(profile)
     assert profile.value_types[0] == ("wall", "nanoseconds")
     assert cluster.files(pod) == []
     assert cluster.processes(pod) == ["python3 /app/app.py"]
@@ -53,7 +53,7 @@ def test_no_shell_in_the_image(cluster, apps, attach):
 
 def test_py_spy_is_there_already(cluster, apps, attach):
     burn = "while True: sum(range(1000))"
-    pod = cluster.pod(apps, "there", image="pyspy", command=["python3", "-c", burn])
+    pod = cluster.pod(apps, "there", image="pyspy", command=["python3", "-c", burn], says="")
     by_exec(attach, pod)
     assert cluster.files(pod) == []
 

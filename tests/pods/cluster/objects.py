@@ -52,9 +52,10 @@ class Cluster:
         security: dict[str, Any] | None = None,
         pod_security: dict[str, Any] | None = None,
         share_processes: bool = False,
+        says: str = "serving as",
         **container: Any,
     ) -> str:
-        """Create a pod on the node, wait until it runs; its ``namespace/name``."""
+        """Create a pod on the node; its ``namespace/name`` once it runs and its log ``says`` so."""
         whose = {} if user is None else {"runAsUser": user, "runAsGroup": user}
         if not containers:
             one = {"name": "app", "image": images.reference(image), **container}
@@ -77,7 +78,9 @@ class Cluster:
         }
         self.core.create_namespaced_pod(namespace, {"metadata": {"name": name}, "spec": spec})
         if ready:
-            until(lambda: self._runs(namespace, name), 90)
+            until(lambda: self._runs(namespace, name), 120)
+            first = next(iter(containers))["name"]
+            until(lambda: says in self.log(f"{namespace}/{name}", first), 120)
         return f"{namespace}/{name}"
 
     def _runs(self, namespace: str, name: str) -> bool:
@@ -88,9 +91,9 @@ class Cluster:
         namespace, name = pod.split("/")
         return self.core.read_namespaced_pod(name, namespace)
 
-    def log(self, pod: str) -> str:
+    def log(self, pod: str, container: str) -> str:
         namespace, name = pod.split("/")
-        return self.core.read_namespaced_pod_log(name, namespace)
+        return self.core.read_namespaced_pod_log(name, namespace, container=container)
 
     def processes(self, pod: str) -> list[str]:
         """Command lines of the processes in the pod's (single) container, seen from outside."""
