@@ -138,6 +138,46 @@ def test_an_exception_is_recorded_once_and_passed_on(
     assert [event.name for event in span.events] == ["exception"]
 
 
+def test_what_is_sent_and_thrown_into_a_generator_arrives(spans: InMemorySpanExporter) -> None:
+    @trace_method("echo")
+    def echo() -> Any:
+        heard = []
+        while len(heard) < 3:
+            try:
+                heard.append((yield len(heard)))
+            except KeyError:
+                heard.append("key error")
+        return heard
+
+    generator = echo()
+    assert next(generator) == 0
+    assert generator.send("hello") == 1
+    assert generator.throw(KeyError("x")) == 2
+    with pytest.raises(StopIteration) as stop:
+        generator.send("bye")
+    assert stop.value.value == ["hello", "key error", "bye"]
+
+    @trace_method("aecho")
+    async def aecho() -> Any:
+        heard = "nothing"
+        while True:
+            try:
+                heard = yield heard
+            except KeyError:
+                heard = "key error"
+
+    async def talk() -> list[Any]:
+        generator = aecho()
+        said = [await anext(generator), await generator.asend("hello")]
+        said.append(await generator.athrow(KeyError("x")))
+        await generator.aclose()
+        return said
+
+    assert asyncio.run(talk()) == ["nothing", "hello", "key error"]
+    assert [span.name for span in spans.get_finished_spans()] == ["echo", "aecho"]
+    assert all(s.status.status_code is StatusCode.UNSET for s in spans.get_finished_spans())
+
+
 def test_one_server_span_per_request_with_the_request_id() -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("httpx")

@@ -22,7 +22,7 @@ from ragprof.service.logging import (
 from ragprof.service.profiling import setup_profiling
 from ragprof.service.prometheus_queries import Prometheus
 from ragprof.service.requests import MetricsMiddleware
-from ragprof.service.server_spans import is_fastapi
+from ragprof.service.server_spans import is_contrib, is_fastapi
 from ragprof.service.tracing import setup_tracing
 
 UNOBSERVED = (METRICS_PATH, "/health")
@@ -71,6 +71,9 @@ def instrument(
     `.tracing`, `.profiling` and `.analytics`. Raises `InstrumentationError` for an application
     that has started, and for `analytics` without FastAPI.
     """
+    outside, app = app, _inside_contrib(app)
+    if analytics is not None and not is_fastapi(app):
+        raise InstrumentationError("The analytics API is a FastAPI router: this is no FastAPI.")
     if getattr(app, "middleware_stack", None) is not None:
         raise InstrumentationError(
             f"{service_name} has handled a request already: call instrument() before it starts."
@@ -96,15 +99,28 @@ def instrument(
     if metrics:
         layers.add_middleware(MetricsEndpoint)
     if analytics is not None:
-        if not is_fastapi(app):
-            raise InstrumentationError("The analytics API is a FastAPI router: this is no FastAPI.")
         from ragprof.service.analytics import analytics_router
 
         app.include_router(analytics_router(analytics))
     if hasattr(app, "add_middleware"):
         app.add_middleware(Observed, layers=layers, event_loop=event_loop)
-        return app
-    return Observed(app, layers, event_loop)
+        return outside
+    observed = Observed(app, layers, event_loop)
+    if outside is app:
+        return observed
+    _innermost_contrib(outside).app = observed
+    return outside
+
+
+def _inside_contrib(app: Any) -> Any:
+    """What contrib's ASGI instrumentation wraps: the layers belong inside its server span."""
+    return _innermost_contrib(app).app if is_contrib(app) else app
+
+
+def _innermost_contrib(app: Any) -> Any:
+    while is_contrib(app.app):
+        app = app.app
+    return app
 
 
 class Layers:

@@ -98,11 +98,16 @@ def has_contrib_middleware(app: Any) -> bool:
     """Whether contrib's ASGI instrumentation stands somewhere inside `app`."""
     seen: set[int] = set()
     while app is not None and id(app) not in seen:
-        if type(app).__module__ == _CONTRIB:
+        if is_contrib(app):
             return True
         seen.add(id(app))
         app = getattr(app, "app", None)
     return False
+
+
+def is_contrib(app: Any) -> bool:
+    """Whether `app` is contrib's ASGI instrumentation itself."""
+    return type(app).__module__ == _CONTRIB
 
 
 def _is_server(span: Span) -> bool:
