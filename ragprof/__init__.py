@@ -23,6 +23,7 @@ _PUBLIC = {
     "read_profile": "ragprof.profiles.read",
     "profile": "ragprof.profiling.session",
     "attach": "ragprof.profiling.attaching",
+    "ContinuousProfiler": "ragprof.profiling.continuous",
 }
 __all__ = sorted([*_PUBLIC, "__version__"])
 

@@ -18,7 +18,6 @@ import pytest
 
 import ragprof as rp
 from ragprof.profiles.model import Profile
-from ragprof.profiling.continuous import ContinuousProfiler
 from ragprof.profiling.engine import NotEnded, SessionError
 from ragprof.profiling.session import ENGINES, Session
 from ragprof.profiling.spool import SpoolProfile
@@ -308,7 +307,7 @@ def test_an_endpoint_is_profiled_while_the_service_goes_on(engine: Any) -> None:
 
     async def main() -> tuple[Profile, Profile, int]:
         loop = asyncio.create_task(serve())
-        profiler = ContinuousProfiler(engine=engine)
+        profiler = rp.ContinuousProfiler(engine=engine)
         before = served
         one = await profiler.profile_endpoint(async_endpoint, 1.0)
         during = served - before
@@ -327,13 +326,13 @@ def test_an_endpoint_is_profiled_while_the_service_goes_on(engine: Any) -> None:
 
 
 def test_an_endpoint_that_nobody_calls_gives_an_empty_profile_with_a_note() -> None:
-    profile = asyncio.run(ContinuousProfiler().profile_endpoint(endpoint, 0.1))
+    profile = asyncio.run(rp.ContinuousProfiler().profile_endpoint(endpoint, 0.1))
     assert len(profile) == 0
     assert "was not seen" in profile.notes[-1]
     with pytest.raises(SessionError, match="not a Python function"):
-        asyncio.run(ContinuousProfiler().profile_endpoint(len, 0.1))
+        asyncio.run(rp.ContinuousProfiler().profile_endpoint(len, 0.1))
     with pytest.raises(SessionError, match="above 0"):
-        asyncio.run(ContinuousProfiler().profile_service(0))
+        asyncio.run(rp.ContinuousProfiler().profile_service(0))
 
 
 @pytest.mark.parametrize(
