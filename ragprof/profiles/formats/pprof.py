@@ -374,7 +374,7 @@ def _written_stacks(profile: Profile, strings: _Strings) -> tuple[list[bytes], b
     tables = [wire.bytes_field(_MAPPING, wire.number_field(1, 1) + b"\x38\x01\x40\x01\x48\x01")]
     for number, frame in enumerate(profile.frames, 1):
         content = wire.number_field(1, number) + wire.number_field(2, strings(frame.function))
-        content += wire.number_field(3, strings(frame.function))
+        # Without a system name, which go tool pprof would demangle: it cuts <module> away.
         content += wire.number_field(4, strings(frame.file)) + wire.number_field(5, frame.line)
         tables.append(wire.bytes_field(_FUNCTION, content))
     frames, lines = profile.stack_frames[first].tolist(), profile.stack_lines[first].tolist()
