@@ -148,3 +148,101 @@ def test_query_text_is_cut_and_can_be_left_out(lines: io.StringIO, keep: bool) -
     assert record["event"] == "search_performed"
     assert record["query_text"] == ("x" * 100 if keep else "")
     assert record["func_name"] == "test_query_text_is_cut_and_can_be_left_out"
+
+
+def test_a_line_is_strict_json_whatever_was_logged(lines: io.StringIO) -> None:
+    class Odd:
+        def __repr__(self) -> str:
+            return "an odd thing"
+
+    loop: list[Any] = []
+    loop.append(loop)
+    get_logger("test").info(
+        "odd",
+        nan=float("nan"),
+        inside={"inf": [float("inf")], (1, 2): "key"},
+        thing=Odd(),
+        loop=loop,
+    )
+    text = lines.getvalue()
+    record = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert record["nan"] is None
+    assert record["inside"] == {"inf": [None], "(1, 2)": "key"}
+    assert record["thing"] == "an odd thing"
+    assert text.count("\n") == 1
+
+
+def test_tracebacks_hold_no_local_variables(lines: io.StringIO) -> None:
+    def deep(password: str) -> None:
+        raise KeyError("lost")
+
+    try:
+        deep("hunter2")
+    except KeyError:
+        get_logger("test").exception("failed")
+    assert "hunter2" not in lines.getvalue()
+
+
+def test_levels_below_the_configured_one_cost_no_line(lines: io.StringIO) -> None:
+    get_logger("test").debug("quiet")
+    logging.getLogger("test").debug("quiet")
+    assert lines.getvalue() == ""
+
+
+def test_uvicorn_that_configures_its_loggers_later_is_adopted_again(lines: io.StringIO) -> None:
+    config = pytest.importorskip("uvicorn.config")
+    setup_logging(stream=lines, service="shop")
+    config.Config("nowhere:app")  # as `uvicorn.run` does after the application was imported
+    logging.getLogger("uvicorn.error").info(
+        "Started", extra={"color_message": "\x1b[36mStarted\x1b[0m"}
+    )
+    logging.getLogger("uvicorn.access").info("GET / 200")
+    (record,) = records(lines)
+    assert (record["event"], record["service"]) == ("Started", "shop")
+    assert "color_message" not in record
+
+
+def test_variables_of_the_caller_survive_a_request_in_the_same_task(lines: io.StringIO) -> None:
+    structlog.contextvars.bind_contextvars(job="nightly")
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            await client.get("/fine")
+        get_logger("caller").info("after")
+
+    try:
+        asyncio.run(run())
+    finally:
+        structlog.contextvars.clear_contextvars()
+    inside, after = (
+        next(record for record in records(lines) if record["event"] == event)
+        for event in ("inside", "after")
+    )
+    assert "job" not in inside
+    assert after["job"] == "nightly"
+    assert "request_id" not in after
+
+
+def test_the_mean_of_no_scores_is_null(lines: io.StringIO) -> None:
+    EventLogger().log_search_performed("q1", "x", "hybrid", 0, float("nan"), 1.0)
+    EventLogger().log_document_processed("d1", 12, 3.14159, "minilm")
+    searched, processed = records(lines)
+    assert searched["avg_score"] is None
+    assert (processed["document_id"], processed["chunks_created"]) == ("d1", 12)
+    assert processed["processing_time_ms"] == 3.142
+
+
+def test_development_has_the_console_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    monkeypatch.setenv("ENVIRONMENT", "development")
+    stream = io.StringIO()
+    try:
+        setup_logging(stream=stream)
+        get_logger("test").info("happened", answer=42)
+    finally:
+        root.handlers[:], root.level = handlers, level
+        structlog.reset_defaults()
+    assert "happened" in stream.getvalue()
+    assert not stream.getvalue().startswith("{")
