@@ -142,21 +142,19 @@ def burn():
     while time.thread_time() < end: pass
 setup_tracing(app, "rag-api")
 setup_profiling(app, {TOKEN!r}, folder=sys.argv[2])
-uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", loop=sys.argv[3])
+uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", loop="uvloop")
 """
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[str]:
     """A real server, with somebody who asks it all the time."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     program = tmp_path / "service.py"
     program.write_text(SERVICE)
-    server = subprocess.Popen(
-        [sys.executable, str(program), str(port), str(tmp_path / "kept"), request.param]
-    )
+    server = subprocess.Popen([sys.executable, str(program), str(port), str(tmp_path / "kept")])
     url = f"http://127.0.0.1:{port}"
     done = threading.Event()
 
