@@ -18,6 +18,7 @@ import cProfile
 import importlib.metadata
 import os
 import pstats
+import re
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,13 @@ def program(variable: str, name: str) -> str | None:
     return found
 
 
+def inferno_version(path: str) -> str:
+    """As cargo noted it beside the programs that it installed."""
+    noted = Path(path).parents[1] / ".crates.toml"
+    found = re.search(r'"inferno (\S+)', noted.read_text("utf-8")) if noted.exists() else None
+    return f"inferno {found[1]}" if found else "inferno"
+
+
 def statistics(path: Path, functions: int = FUNCTIONS) -> None:
     """cProfile's data of a program with as many functions, for flameprof."""
     lines = [
@@ -119,10 +127,7 @@ def statistics(path: Path, functions: int = FUNCTIONS) -> None:
 def main(largest: int) -> None:
     inferno = program("INFERNO_FLAMEGRAPH", "inferno-flamegraph")
     flameprof = program("FLAMEPROF", "flameprof")
-    version = ""
-    if inferno:
-        told = subprocess.run([inferno, "--version"], capture_output=True, text=True, check=True)
-        version = told.stdout.strip()
+    version = inferno_version(inferno) if inferno else ""
     print(
         f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, numpy {np.__version__}, "
         f"ragprof {importlib.metadata.version('ragprof')}, {version}"

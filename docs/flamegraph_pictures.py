@@ -75,7 +75,7 @@ def over_time() -> Profile:
     for at in range(0, 20_000, 10):
         burst = at % 4_000 < 700
         for thread in (1, 2):
-            if not burst and random.random() < 0.55:
+            if not burst and random.random() < 0.75:
                 continue
             odds = slow if burst else calm
             stack = stacks[random.choice(len(stacks), p=odds / odds.sum())]
@@ -94,6 +94,10 @@ def with_lines() -> Profile:
     return builder.build()
 
 
+SANDWICH = (
+    "[...document.querySelectorAll('button[data-frame]')]"
+    ".find((button) => button.textContent === 'rag.minilm:encode').click()"
+)
 CHOOSE = (
     "for (const [id, value] of Object.entries(arguments[0])) {"
     "const e = document.getElementById(id); e.value = value;"
@@ -124,7 +128,7 @@ def main() -> None:
         "page": (html(timed), {}, ""),
         "search": (html(slow), {"search": "minilm|pad"}, ""),
         "inverted": (html(slow), {"view": "callers"}, ""),
-        "sandwich": (html(slow), {}, "document.querySelector('button[data-frame]').click()"),
+        "sandwich": (html(slow), {}, SANDWICH),
         "time": (html(timed), {"view": "time"}, ""),
         "self": (html(slow), {"colour": "self", "order": "weight"}, ""),
         "heat": (html(timed), {}, "document.getElementById('heatmap').click()"),

@@ -19,7 +19,7 @@
     let from = -1, to = -1, cursor = 0, dragging = false, chosen = () => {};
 
     const tall = () => sheet.height / (window.devicePixelRatio || 1) / rows;
-    const broad = () => Math.min(14, (panel.clientWidth - 24) / columns);
+    const broad = () => Math.min(32, (panel.clientWidth - 24) / columns);
     function paint() {
       if (panel.hidden) return;
       const ratio = window.devicePixelRatio || 1, wide = broad(), high = 3;
@@ -29,7 +29,7 @@
       const low = Math.min(from, to), top = Math.max(from, to);
       for (let cell = 0; cell < count; cell++) {
         const x = Math.floor(cell / rows) * wide, y = (rows - 1 - (cell % rows)) * high;
-        const level = sums[cell] ? Math.min(5, 1 + Math.floor(5 * Math.sqrt(sums[cell] / most) - 1e-9)) : 0;
+        const level = sums[cell] ? Math.min(5, Math.max(1, Math.ceil((5 * sums[cell]) / most - 1e-9))) : 0;
         ink.globalAlpha = from >= 0 && (cell < low || cell > top) ? 0.35 : 1;
         ink.fillStyle = colours["self-" + level];
         ink.fillRect(x, y, Math.max(0.5, wide - (wide > 4 ? 0.5 : 0)), high - 0.4);

@@ -40,10 +40,10 @@ def heatmap(profile: Profile, title: str = "") -> Picture:
 def _drawn(
     cells: Subseconds, profile: Profile, title: str, text: str, width: int
 ) -> tuple[str, float]:
-    broad = min(14.0, (width - _LEFT - 12) / cells.columns)
+    broad = min(32.0, (width - _LEFT - 12) / cells.columns)
     bottom = _TOP + cells.rows * _HIGH
     most = float(cells.weights.max()) or 1.0
-    level = np.ceil(STRENGTHS * np.sqrt(cells.weights / most) - 1e-9).astype(int)
+    level = np.ceil(STRENGTHS * cells.weights / most - 1e-9).astype(int)
     parts = [label(12, 20, title, "t")]
     if width > NARROW:
         parts.append(label(12, 36, text, "m n"))
@@ -58,7 +58,7 @@ def _drawn(
         if path:
             opacity = (0.18, 0.36, 0.55, 0.78, 1.0)[strength - 1]
             parts.append(f'<path class="f-slow" fill-opacity="{opacity}" d="{path}"/>')
-    for share, words in ((0.0, "0"), (0.5, "500"), (1.0, "1000 ms")):
+    for share, words in ((0.0, "0"), (0.5, "500 ms"), (1.0, "1 s")):
         parts.append(label(_LEFT - 4, bottom - share * cells.rows * _HIGH + 4, words, "m n e"))
     for at in sorted({0, cells.columns // 2, cells.columns - 1}):
         place = "e" if at == cells.columns - 1 and at else ""
