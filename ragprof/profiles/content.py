@@ -72,10 +72,11 @@ class Content:
 
     @functools.cached_property
     def start(self) -> str:
-        """The beginning of the text."""
+        """The beginning of the text, to the end of a line if that is not too long."""
+        size = self.data.find(b"\n", _HEAD - 1, _BLOCK) + 1 or _BLOCK
         if self.data[:_HEAD].find(0) >= 0:
-            return self.text[:_HEAD]
-        return self.data[:_HEAD].decode("utf-8-sig", "replace")
+            return self.text[:size]
+        return self.data[:size].decode("utf-8-sig", "replace")
 
     @property
     def is_binary(self) -> bool:

@@ -40,7 +40,10 @@ def read(content: Content) -> list[Profile]:
     Raises `ProfileError` naming the offset of the event at fault.
     """
     reader = _Reader(content.data, len(_MAGIC))
-    version = reader.number()
+    try:
+        version = reader.number()
+    except _Ended:
+        raise ProfileError("it ends before its version.") from None
     if not 1 <= version <= _NEWEST:
         raise ProfileError(f"it has version {version}, and 1 to {_NEWEST} are known.")
     return _Stream(reader, version).profiles()

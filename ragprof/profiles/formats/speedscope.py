@@ -178,12 +178,10 @@ def _sampled(
 
 def _weights(entry: dict[str, Any], where: str) -> Floats:
     weights = fields.field(entry, "weights", list, where)
-    try:
-        return np.fromiter(weights, np.float64, len(weights))
-    except (TypeError, ValueError, OverflowError):
+    if not {*map(type, weights)} <= {int, float} or any(abs(one) >= 1 << 1000 for one in weights):
         for index, weight in enumerate(weights):
             fields.finite(weight, f"{where}.weights[{index}]")
-        raise
+    return np.fromiter(weights, np.float64, len(weights))
 
 
 def _evented(
