@@ -7,6 +7,7 @@ import base64
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -650,3 +651,25 @@ def test_what_the_light_writer_writes_is_what_the_reader_reads(
         assert set(profile.labels["service"].values()) == {"s"}
         if any(data["wait"]):
             assert profile.labels["wait"].values() == data["wait"]
+
+
+def test_gos_own_tool_opens_what_the_light_writer_writes(tmp_path: Path) -> None:
+    go = shutil.which("go")
+    if go is None:
+        pytest.fail(
+            "Go is not installed: its `go tool pprof` opens the file; apt install golang-go"
+        )
+    made = Pprof()
+    made.take(spool(10**18, 7, 3), {"endpoint": "/ask/{id}"})
+    made.comment("a comment")
+    file = tmp_path / "kept.pb.gz"
+    file.write_bytes(made.encode())
+    done = subprocess.run(
+        [go, "tool", "pprof", "-raw", str(file)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Comment: a comment" in done.stdout
+    assert done.stdout.count("endpoint:[/ask/{id}]") == 3
+    assert f"trace_id:[{TRACE}]" in done.stdout
+    assert "end_timestamp_ns:[1000000000000000000 nanoseconds]" in done.stdout
+    assert "m:f /m.py:5" in done.stdout

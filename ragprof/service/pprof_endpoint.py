@@ -196,7 +196,7 @@ def kept(
     """
     paths = folder.find(since_ns, until_ns)
     made = Pprof()
-    requests = []
+    requests: list[dict[str, Any]] = []
     for path in paths:
         if len(requests) == limit or made.samples >= MOST_SAMPLES:
             break
