@@ -45,8 +45,10 @@ def complete(
     yield from complete(search, Window(middle, window.end), limit, name, finest)
 
 
-def anchored(spans: pa.Table, window: Window, query: Query) -> pa.Table:
-    """Whole traces whose anchor begins in the window."""
+def anchored(spans: pa.Table, window: Window, query: Query, *, exact: bool = False) -> pa.Table:
+    """Whole traces whose anchor begins in the window; `exact`: only those with a span that fulfils
+    the query, where the backend does not look at all of it.
+    """
     if not spans.num_rows:
         return spans
     start = np.asarray(spans["start"].cast(pa.int64()))
@@ -59,7 +61,7 @@ def anchored(spans: pa.Table, window: Window, query: Query) -> pa.Table:
     earliest = np.full(len(anchor), last, np.int64)
     np.minimum.at(earliest, trace, start)
     anchor = np.where(alone, earliest, anchor)
-    inside = (anchor >= window.start) & (anchor < window.end)
+    inside = (anchor >= window.start) & (anchor < window.end) & ~(alone & exact)
     return spans.filter(pa.array(inside[trace]))
 
 
