@@ -59,8 +59,9 @@ def _lines(metric: Metric, count: int) -> Iterable[str]:
     yield f"# TYPE {metric.name} {metric.kind}"
     if metric.kind in ("counter", "gauge"):
         yield f"{metric.name}{inside} {count}"
-        if "status_code" in metric.labels:
-            yield f"{metric.name}{inside} {count}".replace('"200"', '"500"')
+        for good, bad in (('"200"', '"500"'), ('"success"', '"error"')):
+            if good in inside:
+                yield f"{metric.name}{inside.replace(good, bad)} {count}"
         return
     if metric.kind == "histogram":
         comma = "," if own else ""
