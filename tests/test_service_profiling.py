@@ -19,7 +19,7 @@ from typing import Any
 import fastapi
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -611,6 +611,7 @@ rows = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(rows, st.lists(texts, min_size=5, max_size=5))
 def test_what_the_light_writer_writes_is_what_the_reader_reads(
     samples: list[tuple[Any, ...]], names: list[str]
