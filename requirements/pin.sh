@@ -7,6 +7,6 @@ pin() {
   "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-header --no-annotate "$@"
 }
-pin --extra demo --group dev pyproject.toml -o requirements/dev.txt
+pin --extra demo --extra pods --extra grpc --group dev pyproject.toml -o requirements/dev.txt
 pin --extra demo pyproject.toml -c requirements/dev.txt -o requirements/demo.txt
 pin requirements/uv.in -c requirements/dev.txt -o requirements/uv.txt
