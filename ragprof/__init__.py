@@ -32,7 +32,16 @@ def __getattr__(name: str) -> Any:
     module = _PUBLIC.get(name)
     if module is None:
         raise AttributeError(f"module 'ragprof' has no attribute {name!r}")
-    value = getattr(importlib.import_module(module), name)
+    try:
+        value = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "ragprof").startswith("ragprof"):
+            raise
+        raise ModuleNotFoundError(
+            f"ragprof.{name} needs {error.name!r}, which is not installed: "
+            'pip install "ragprof[lab]"',
+            name=error.name,
+        ) from None
     globals()[name] = value
     return value
 

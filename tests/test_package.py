@@ -25,6 +25,16 @@ def test_public_names_are_listed_and_unknown_ones_refused() -> None:
     assert not hasattr(ragprof, "nothing_of_this_name")
 
 
+def test_a_name_whose_extra_is_missing_names_the_extra() -> None:
+    code = (
+        "import sys\nsys.modules['numpy'] = None\nimport ragprof\n"
+        "try:\n    ragprof.profile\nexcept ModuleNotFoundError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ragprof.profile needs 'numpy'" in done.stdout, done.stderr
+    assert "ragprof[lab]" in done.stdout
+
+
 def test_help_is_fast_and_light() -> None:
     code = (
         "import sys\nfrom ragprof.cli import main\n"

@@ -63,7 +63,7 @@ def test_light_core(wheel: Path, tmp_path: Path) -> None:
     code = (
         "import json, pkgutil, sys\n"
         "import ragprof, ragprof.service, ragprof.sampler\n"
-        "from ragprof.service import logging, metrics, tracing\n"
+        "from ragprof.service import logging, metrics, profiling, tracing\n"
         f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
         f"present = [m.name for m in pkgutil.iter_modules() if m.name in {HEAVY!r}]\n"
         "print(json.dumps([loaded, present]))\n"
