@@ -58,7 +58,9 @@ CELLS = {
 def outputs() -> dict[str, list[Any]]:
     """The outputs of each cell, in one kernel."""
     notebook = v4.new_notebook(cells=[v4.new_code_cell(source) for source in CELLS.values()])  # type: ignore[no-untyped-call]
-    NotebookClient(notebook, allow_errors=True, kernel_name="python3", timeout=120).execute()
+    NotebookClient(
+        notebook, allow_errors=True, kernel_name="python3", timeout=120, startup_timeout=120
+    ).execute()
     return {name: cell.outputs for name, cell in zip(CELLS, notebook.cells, strict=True)}
 
 
