@@ -6,15 +6,19 @@ weights a line, before and after. There are no escapes.
 
 from __future__ import annotations
 
+import codecs
+import io
 import math
 import re
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ragprof.profiles import places
 from ragprof.profiles.content import Content
-from ragprof.profiles.model import Profile, ProfileBuilder, ProfileError, ValueType
+from ragprof.profiles.model import Ints, Profile, ProfileBuilder, ProfileError, ValueType
 from ragprof.profiles.quantities import SAMPLES, whole
 
 TITLE = "collapsed stacks"
@@ -28,6 +32,9 @@ _AUSTIN = re.compile(r"P\d+;T")
 _PYSPY = re.compile(r" \([^()]+:\d+\)$|^thread \(|^process \d+:")
 _COUNT = re.compile(r" \d+(\.\d+)?$")
 _COMMENT = ("#", "//")
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_HEAD = 1 << 16
+_STRAY, _EMPTY = -1, -2
 _MANY = 1e6  # above it whole numbers are exact enough
 
 
@@ -47,7 +54,10 @@ def read(content: Content) -> list[Profile]:
     Raises `ProfileError` naming the first line at fault when a weight is negative or not finite, or
     when most lines are no stacks.
     """
-    lines = parsed(content.text)
+    rows, which = _distinct_rows(content)
+    lines, at = _parsed(rows, strict=True)
+    counts = np.bincount(which, minlength=len(rows))
+    lines.stray = int(counts[at == _STRAY].sum())
     pairs = bool(lines.paths) and all(map(_ends_in_count, lines.paths))
     builder = ProfileBuilder(BEFORE_AND_AFTER if pairs else [SAMPLES])
     values = np.array(lines.weights, dtype=np.float64)
@@ -56,17 +66,56 @@ def read(content: Content) -> list[Profile]:
         split = [path.rpartition(" ") for path in paths]
         paths = [path for path, _, _ in split]
         values = np.column_stack([np.array([float(count) for _, _, count in split]), values])
-    frames: dict[str, int] = {}
-    stacks: dict[str, int] = {}
-    for path in dict.fromkeys(paths):
-        names = [] if path == NO_STACK else path.split(";")
-        for name in names:
-            if name not in frames:
-                frames[name] = builder.frame(places.frame(name))
-        stacks[path] = builder.stack([frames[name] for name in names])
-    builder.samples([stacks[path] for path in paths], values)
-    note_stray(builder, lines)
+    stacks = _stacks(builder, paths)
+    sampled = at[which]
+    sampled = sampled[sampled >= 0]
+    builder.samples(stacks[sampled], values[sampled])
+    note_stray(builder, lines, len(sampled))
     return [builder.build()]
+
+
+def _distinct_rows(content: Content) -> tuple[list[tuple[int, str]], Ints]:
+    """The distinct lines with the numbers of their first places, and for every line which it is.
+
+    A sampler writes the same line again and again: only distinct ones are decoded and parsed.
+    """
+    plain = content.data.find(0, 0, _HEAD) < 0 and not content.data.startswith(_MARKS)
+    seen: dict[bytes | str, int] = {}
+    all_rows: Iterable[bytes | str] = (
+        io.BytesIO(content.data) if plain else content.text.split("\n")
+    )
+    which = np.fromiter((seen.setdefault(row, len(seen)) for row in all_rows), dtype=np.int64)
+    first = np.zeros(len(seen), dtype=np.int64)
+    first[which[::-1]] = np.arange(len(which), 0, -1)
+    texts = (row if isinstance(row, str) else row.decode("utf-8", "replace") for row in seen)
+    return list(zip(first.tolist(), texts, strict=True)), which
+
+
+class _Numbers(dict[str, int]):
+    """Frame ids by name; a name that is not there yet is added to the profile."""
+
+    def __init__(self, builder: ProfileBuilder) -> None:
+        self._builder = builder
+
+    def __missing__(self, name: str) -> int:
+        number = self[name] = self._builder.frame(places.frame(name))
+        return number
+
+
+def _stacks(builder: ProfileBuilder, paths: list[str]) -> Ints:
+    """The stack id of every path; equal paths have one."""
+    distinct: dict[str, int] = {}
+    which = np.array([distinct.setdefault(path, len(distinct)) for path in paths], dtype=np.int64)
+    number = _Numbers(builder).__getitem__
+    flat, lengths = array("q"), array("q")
+    for path in distinct:
+        names = [] if path == NO_STACK else path.split(";")
+        flat.extend(map(number, names))
+        lengths.append(len(names))
+    ids = builder.stacks(
+        np.array(flat, dtype=np.int64), np.zeros(len(flat), dtype=np.int64), np.array(lengths)
+    )
+    return ids[which] if len(which) else which
 
 
 def write(profile: Profile) -> bytes:
@@ -118,9 +167,16 @@ def parsed(text: str, *, strict: bool = True) -> Lines:
 
     Raises `ProfileError` naming a line whose weight is negative or not finite, if ``strict``.
     """
+    return _parsed(enumerate(text.split("\n"), 1), strict)[0]
+
+
+def _parsed(rows: Iterable[tuple[int, str]], strict: bool) -> tuple[Lines, Ints]:
+    """`parsed` of numbered rows, and for each its place among the paths, `_STRAY` or `_EMPTY`."""
     lines = Lines([], [], 0, "")
-    for number, line in enumerate(text.split("\n"), 1):
+    at: list[int] = []
+    for number, line in rows:
         if line.startswith(_COMMENT) or not line.strip():
+            at.append(_EMPTY)
             continue
         path, _, last = line.rstrip().rpartition(" ")
         try:
@@ -130,19 +186,22 @@ def parsed(text: str, *, strict: bool = True) -> Lines:
         if weight is None or not path or "_" in last:
             lines.stray += 1
             lines.first_stray = lines.first_stray or f"line {number}: {line.rstrip()[:80]!r}"
+            at.append(_STRAY)
             continue
         if strict and not (math.isfinite(weight) and weight >= 0):
             raise ProfileError(
                 f"line {number} has the weight {last}: weights are finite and not negative."
             )
+        at.append(len(lines.paths))
         lines.paths.append(path)
         lines.weights.append(weight)
-    return lines
+    return lines, np.array(at, dtype=np.int64)
 
 
-def note_stray(builder: ProfileBuilder, lines: Lines) -> None:
-    """Notes how many lines were no stacks. Raises `ProfileError` when they are the most."""
-    if lines.stray > len(lines.paths):
+def note_stray(builder: ProfileBuilder, lines: Lines, samples: int | None = None) -> None:
+    """Notes how many lines were no stacks. Raises `ProfileError` when they are the most of them
+    and of the ``samples`` (as many as there are paths, unless said)."""
+    if lines.stray > (len(lines.paths) if samples is None else samples):
         raise ProfileError(
             f"most lines are no stacks, first {lines.first_stray}. Expected frames joined by ';', "
             "a space, and a number that is not negative."
