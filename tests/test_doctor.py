@@ -21,6 +21,8 @@ from ragprof.cli import main
 from ragprof.doctor import after, before, checks, page, reviews
 from ragprof.doctor.checks import FAILED, OK, SKIPPED, WARNING, Places, Result
 from ragprof.monitoring import export, index_template, rsyslog
+from ragprof.monitoring.payload import Alert
+from ragprof.reports import alert as alerts
 
 
 @contextmanager
@@ -124,6 +126,30 @@ def test_a_wrong_rule_fails_with_what_promtool_says(tmp_path: Path) -> None:
     assert valid.state == FAILED
     assert "rates" in valid.evidence
     assert tested.state == WARNING
+
+
+def test_sources_of_a_capture_are_checked(scraped: Places, tmp_path: Path) -> None:
+    config = tmp_path / "ragprof.toml"
+    config.write_text(f'[sources.prometheus]\nurl = "{scraped.prometheus}"\n')
+    found = checks.run(before.CHECKS[-1:], Places(config=str(config)))
+    reachable = [each for each in found if each.name == "prometheus: reachable"]
+    assert [each.state for each in reachable] == [OK], found
+    config.write_text("[sources.prometheus]\nurl = 3\n")
+    wrong = checks.run(before.CHECKS[-1:], Places(config=str(config)))[0]
+    assert wrong.state == FAILED
+    assert "url" in wrong.evidence
+    [missing] = checks.run(before.CHECKS[-1:], Places(config=str(tmp_path / "none.toml")))
+    assert missing.state == FAILED
+
+
+def test_an_alert_is_captured_from_live_sources(scraped: Places, tmp_path: Path) -> None:
+    config = tmp_path / "ragprof.toml"
+    config.write_text(f'[sources.prometheus]\nurl = "{scraped.prometheus}"\n')
+    now = time.time()
+    alert = Alert("HighLatency", {"alertname": "HighLatency"}, now - 2)
+    recording = alerts.recording_of(config, alert, tmp_path)
+    names = set(recording.to_pandas("series")["name"])
+    assert {"rag_http_requests_total", "up"} <= names
 
 
 def test_an_alert_reaches_a_receiver_on_loopback(tmp_path: Path) -> None:

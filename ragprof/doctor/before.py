@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import secrets
 import shutil
@@ -189,17 +188,10 @@ def sources(places: Places) -> Iterator[Result]:
     if not places.config:
         yield not_asked(name, "--config ragprof.toml")
         return
-    try:
-        check_sources = importlib.import_module("ragprof.capturing.checks").check_sources
-    except ModuleNotFoundError:
-        yield Result(
-            name,
-            FAILED,
-            "this version cannot capture from live sources",
-            "install a version that can",
-        )
-        return
-    for each in check_sources(Path(places.config)):
+    from ragprof.capturing import config
+    from ragprof.capturing.checks import check_sources
+
+    for each in check_sources(config.read(places.config)):
         yield Result(f"{each.source}: {each.subject}", each.state, each.text, each.next_step)
 
 

@@ -6,16 +6,16 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-import ragprof
 from ragprof import recording as recordings
 from ragprof.errors import RagprofError
 from ragprof.manifest import MANIFEST
 from ragprof.monitoring import payload
 from ragprof.monitoring.payload import Alert
+from ragprof.sources.source import SourceError
 
 if TYPE_CHECKING:
     from ragprof.recording import Recording
@@ -96,11 +96,17 @@ def operation_of(recording: Recording, alert: Alert) -> str | None:
 
 
 def _captured(config: Path, since: pd.Timestamp, until: pd.Timestamp, out: Path) -> Recording:
-    capture: Any = getattr(ragprof, "capture", None)
-    if capture is None:
-        raise AlertError(f"{config} cannot be captured by this version; name a recording instead")
-    made = capture(config, since=since, until=until, out=out / "recording.ragprof")
-    return made if hasattr(made, "table") else recordings.open(made)
+    """What the configured sources hold of that time; without those that fail, if any answers."""
+    from ragprof.capturing.live import capture
+
+    folder = out / "recording.ragprof"
+    now = pd.Timestamp.now(tz="UTC")
+    try:
+        return capture(config, start=since, end=min(until, now), out=folder)
+    except SourceError:
+        if not (folder / MANIFEST).is_file():
+            raise
+        return recordings.open(folder)  # what came in, its manifest says what is missing
 
 
 def _time(seconds: float) -> pd.Timestamp:
