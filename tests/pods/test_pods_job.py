@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from cluster import images
-from cluster.objects import READ, until
+from cluster.objects import READ, processes, until
 from conftest import functions
 
 from ragprof.profiling.pods import PodError
@@ -51,11 +53,9 @@ def test_not_allowed(cluster, apps, attach):
 
 
 def test_ctrl_c_deletes_the_job(cluster, apps, command):
-    import signal
-
     pod = cluster.pod(apps, "job-stopped")
     process = command("--pod", pod, "--rung", "job", "--seconds", "60", "--json")
-    until(lambda: any("py-spy" in each for each in job_processes(cluster, apps)), 60)
+    until(lambda: any("py-spy record" in each for each in job_processes(cluster, apps)), 60)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -66,8 +66,9 @@ def test_ctrl_c_deletes_the_job(cluster, apps, command):
 def job_processes(cluster, namespace):
     found = []
     for pod in cluster.core.list_namespaced_pod(namespace, label_selector="job-name").items:
-        if pod.status.container_statuses and pod.status.container_statuses[0].container_id:
-            found += cluster.processes(f"{namespace}/{pod.metadata.name}")
+        for status in pod.status.container_statuses or ():
+            if status.container_id:
+                found += processes(status.container_id.rpartition("//")[2])
     return found
 
 

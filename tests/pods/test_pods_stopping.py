@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 
 import pytest
-from cluster.objects import RESTRICTED, until
+from cluster.objects import RESTRICTED, processes, until
 
 SAMPLES = 5
 
@@ -76,14 +75,7 @@ def beside(cluster, pod):
     if not state or not state[0].container_id:
         return False
     number = state[0].container_id.rpartition("//")[2]
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{entry}/cgroup") as groups, open(f"/proc/{entry}/cmdline") as words:
-                if number in groups.read() and "py-spy\0record" in words.read():
-                    return True
-        except OSError:
-            continue
-    return False
+    return any("py-spy record" in each for each in processes(number))
 
 
 def _some_time():

@@ -97,16 +97,13 @@ class Cluster:
 
     def processes(self, pod: str) -> list[str]:
         """Command lines of the processes in the pod's (single) container, seen from outside."""
-        found = []
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit() and self._container_id(pod) in _text(folder / "cgroup"):
-                found.append(_text(folder / "cmdline").replace("\0", " ").strip())
-        return found
+        return processes(self._container_id(pod))
 
     def files(self, pod: str, folder: str = "/tmp") -> list[str]:
         """What lies in a folder of the pod's (single) container, seen from outside."""
+        number = self._container_id(pod)
         for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and self._container_id(pod) in _text(entry / "cgroup"):
+            if entry.name.isdigit() and number in _text(entry / "cgroup"):
                 return sorted(each.name for each in (entry / f"root{folder}").iterdir())
         raise AssertionError(f"{pod} has no process")
 
@@ -159,6 +156,15 @@ class Cluster:
             "current-context: test\n"
         )
         return out
+
+
+def processes(container_id: str) -> list[str]:
+    """Command lines of the processes of a container, whichever kind it is."""
+    return [
+        _text(folder / "cmdline").replace("\0", " ").strip()
+        for folder in Path("/proc").iterdir()
+        if folder.name.isdigit() and container_id in _text(folder / "cgroup")
+    ]
 
 
 def until(condition: Any, seconds: float) -> None:

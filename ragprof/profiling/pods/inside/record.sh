@@ -10,7 +10,8 @@ source=$1 place=$2 token=$3 target=$4 user=$5 encoding=$6 watch=$7
 shift 7
 folder=$place/ragprof-$token
 spy='' watcher=''
-[ "$encoding" = base64 ] && exec 2>&1
+# The standard error stays open beside: containerd ends an attached input when it is closed.
+[ "$encoding" = base64 ] && exec 4>&2 2>&1
 exec 3<&0
 say() { printf '@ragprof %s\n' "$*" >&2; }
 fail() { say "failed $*"; exit 1; }
