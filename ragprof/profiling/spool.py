@@ -57,10 +57,6 @@ class SpoolProfile:
                         continue
                     self.take([line], path.name)
 
-    def processes(self) -> list[dict[str, Any]]:
-        """What each process's sampler said of itself, its last statistics included."""
-        return [{**one.process, **one.stats[-1]} for one in self._files.values() if one.stats]
-
     def build(self) -> Profile:
         """The Profile, with notes on rates, on what was missed and what sampling cost."""
         for process in self._files.values():
@@ -95,7 +91,10 @@ class SpoolProfile:
                     [path[at] for at in kept], [lines[at] for at in kept]
                 )
         elif kind == "stats":
-            process.stats.append(line)
+            # A session that joins a sampler is told at once where its counters stand.
+            if not process.stats and not process.columns["time"]:
+                process.joined = line
+            process.stats = line
         elif kind == "process":
             process.process = line
 
@@ -122,12 +121,8 @@ class SpoolProfile:
         for process in self._files.values():
             if not process.stats:
                 continue
-            # A session that joined a running sampler counts from where it joined.
-            last = process.stats[-1]
-            first: dict[str, Any] = process.stats[0] if len(process.stats) > 1 else {}
+            last, first = process.stats, process.joined
             seconds = last["elapsed_seconds"] - first.get("elapsed_seconds", 0.0)
-            if seconds <= 0:
-                seconds, first = last["elapsed_seconds"], {}
             who = f"process {process.process.get('pid', '?')}: "
             cost = (last["cost_seconds"] - first.get("cost_seconds", 0.0)) / max(seconds, 1e-9)
             notes.append(
@@ -154,7 +149,8 @@ class _Process:
 
     def __init__(self) -> None:
         self.process: dict[str, Any] = {}
-        self.stats: list[dict[str, Any]] = []
+        self.joined: dict[str, Any] = {}
+        self.stats: dict[str, Any] = {}
         self.frames: dict[int, int] = {}
         self.stacks: dict[int, int] = {}
         self.columns: dict[str, list[Any]] = {name: [] for name in (*_NUMBERS, *_TEXTS)}
