@@ -137,7 +137,7 @@ def test_part_of_a_request_can_be_rejected(rig: Rig) -> None:
         (b"\xff\xff\xff garbage", {}, 400),
         (b"{not json", {"Content_Type": JSON}, 400),
         (b"not gzip", {"Content_Encoding": "gzip"}, 400),
-        (gzip.compress(b"x" * 1000)[:-10], {"Content_Encoding": "gzip"}, 400),
+        (gzip.compress(b"x" * 1000, mtime=0)[:-10], {"Content_Encoding": "gzip"}, 400),
         (b"", {"Content_Type": "text/plain"}, 415),
         (b"", {"Content_Encoding": "br"}, 415),
     ],
