@@ -142,17 +142,17 @@ class Elastic:
             self.requests += 1
             try:
                 return read(self._once(method, path, body, params))
+            except elasticsearch.UnsupportedProductError:
+                raise SourceError(
+                    f"{self.name}: {self.address} answers, but not as Elasticsearch; "
+                    "give the address of an Elasticsearch cluster (OpenSearch is another product)."
+                ) from None
             except elasticsearch.ApiError as error:
                 refusal = self._refusal(error, path)
                 if isinstance(refusal, Expired | TooMuch):
                     raise refusal from None
                 if error.meta.status not in AGAIN or not left:
                     raise refusal from None
-            except elasticsearch.UnsupportedProductError:
-                raise SourceError(
-                    f"{self.name}: {self.address} answers, but not as Elasticsearch; "
-                    "give the address of an Elasticsearch cluster (OpenSearch is another product)."
-                ) from None
             except elastic_transport.TransportError as error:
                 if not left or isinstance(error, elastic_transport.TlsError):
                     raise SourceError(self._unreachable(error)) from None

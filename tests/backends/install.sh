@@ -44,3 +44,13 @@ if [ ! -x "$cache/jaeger" ] || [ "$(cat "$cache/jaeger.stamp" 2>/dev/null)" != "
   mv "$cache/jaeger.part" "$cache/jaeger"
   echo "$stamp" >"$cache/jaeger.stamp"
 fi
+
+# The other major version of elasticsearch-py, beside the one in the environment.
+client="$cache/elasticsearch-py-8"
+if ! cmp -s "$here/elasticsearch-py-8.txt" "$client/installed.txt"; then
+  uv="$here/../../.venv/bin/uv"
+  if [ -x "$uv" ]; then install="$uv pip install --quiet"; else install="python3 -m pip install --quiet"; fi
+  rm -rf "$client"
+  $install --require-hashes --no-deps --target "$client" -r "$here/elasticsearch-py-8.txt"
+  cp "$here/elasticsearch-py-8.txt" "$client/installed.txt"
+fi
