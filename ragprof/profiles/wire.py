@@ -52,41 +52,63 @@ def top_level(data: bytes) -> dict[int, tuple[Ints, Ints]]:
 
     Raises `ProfileError` naming the offset where the bytes are no message.
     """
-    found: dict[int, tuple[list[int], list[int]]] = {}
+    places: list[int] = []
+    add = places.append
     at, size = 0, len(data)
+    last = size - 1
     while at < size:
+        add(at)
         tag = data[at]
-        position = at
-        at += 1
-        if tag >= 0x80:
-            tag, at = _varint(data, position, size)
-        begins, ends = found.setdefault(tag >> 3, ([], []))
-        wire = tag & 7
-        if wire == BYTES:
-            length = data[at] if at < size else 0x80
-            at += 1
-            if length >= 0x80:
-                length, at = _varint(data, at - 1, size)
-            begins.append(at)
-            at += length
-            ends.append(at)
-        elif wire == VARINT:
-            value, at = _varint(data, at, size)
-            begins.append(value if value < 1 << 63 else value - (1 << 64))
-            ends.append(-1)
-        elif wire in (FIXED64, FIXED32):
-            at += 8 if wire == FIXED64 else 4
-        else:
-            raise ProfileError(f"byte {position:,} begins no field (wire type {wire}).")
-        if at > size:
-            raise ProfileError(
-                f"the field at byte {position:,} claims to end at byte {at:,}, and there are "
-                f"{size:,}: the file is cut short or damaged."
-            )
+        if tag < 0x80 and tag & 7 == BYTES and at < last:
+            length = data[at + 1]
+            if length < 0x80:  # as nearly all are
+                at += length + 2
+                continue
+        at = _after(data, at, size)
+    if at > size:
+        raise ProfileError(_beyond(places[-1], at, size))
+    buffer = np.frombuffer(data, dtype=np.uint8)
+    limits = np.full(len(places), size, dtype=np.int64)
+    tags, begins = _varints_at(buffer, np.array(places, dtype=np.int64), limits)
+    wires, ends = tags & 7, np.full(len(places), -1, dtype=np.int64)
+    values = np.zeros(len(places), dtype=np.int64)
+    numbers = (wires == VARINT) | (wires == BYTES)
+    values[numbers], begins[numbers] = _varints_at(buffer, begins[numbers], limits[numbers])
+    of_bytes = wires == BYTES
+    ends[of_bytes] = begins[of_bytes] + values[of_bytes]
+    begins[wires == VARINT] = values[wires == VARINT]
+    kept = numbers.nonzero()[0]
+    fields_ = tags >> 3
     return {
-        number: (np.array(begins, dtype=np.int64), np.array(ends, dtype=np.int64))
-        for number, (begins, ends) in found.items()
+        int(number): (begins[rows], ends[rows])
+        for number in np.unique(fields_[kept])
+        for rows in [kept[fields_[kept] == number]]
     }
+
+
+def _after(data: bytes, position: int, size: int) -> int:
+    """Where the field at ``position`` ends."""
+    tag, at = _varint(data, position, size)
+    wire = tag & 7
+    if wire == BYTES:
+        length, at = _varint(data, at, size)
+        at += length
+    elif wire == VARINT:
+        _, at = _varint(data, at, size)
+    elif wire in (FIXED64, FIXED32):
+        at += 8 if wire == FIXED64 else 4
+    else:
+        raise ProfileError(f"byte {position:,} begins no field (wire type {wire}).")
+    if at > size:
+        raise ProfileError(_beyond(position, at, size))
+    return at
+
+
+def _beyond(position: int, at: int, size: int) -> str:
+    return (
+        f"the field at byte {position:,} claims to end at byte {at:,}, and there are {size:,}: the "
+        "file is cut short or damaged."
+    )
 
 
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
