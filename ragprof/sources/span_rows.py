@@ -21,9 +21,7 @@ class SpanRows:
     def __init__(self) -> None:
         self.refused: Counter[str] = Counter()
         self._columns: dict[str, list[Any]] = {
-            name: []
-            for name in SPANS.names
-            if not name.endswith("_key") and name != "clock_skew_ns"
+            name: [] for name in SPANS.names if not name.endswith("_key")
         }
 
     def __len__(self) -> int:
