@@ -23,6 +23,7 @@ from ragprof.doctor.checks import FAILED, OK, SKIPPED, WARNING, Places, Result
 from ragprof.monitoring import export, index_template, rsyslog
 from ragprof.monitoring.payload import Alert
 from ragprof.reports import alert as alerts
+from ragprof.slo.prometheus import Prometheus
 
 
 @contextmanager
@@ -66,7 +67,13 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
         }
         folder = tmp_path_factory.mktemp("doctor")
         with servers.start_prometheus(folder, yaml.safe_dump(scraping)) as server:
-            time.sleep(6)
+            with Prometheus(server.url) as prometheus:
+
+                def enough() -> bool:
+                    found = prometheus.query("sum(count_over_time(up[1m]))", time.time())
+                    return bool(found) and found[0][1] >= 6
+
+                assert servers.wait(enough)
             yield Places(metrics=(url,), prometheus=server.url, window=60.0)
 
 

@@ -122,18 +122,19 @@ def test_the_same_alert_is_not_taken_again_too_soon_and_the_queue_is_bounded(
 
 
 def test_a_failing_investigation_says_why_and_old_folders_go(tmp_path: Path) -> None:
-    watch = Watch(tmp_path / "none.ragprof", tmp_path / "out", Limits(keep=2))
-    folders = []
-    for number in range(3):
-        folders.append(watch.investigate(alert(endpoint=str(number))))
-    assert [folder.exists() for folder in folders] == [False, True, True]
-    answer = json.loads((folders[-1] / "watch.json").read_text())
+    watch = Watch(tmp_path / "none.ragprof", tmp_path / "out", Limits(keep=3, megabytes=1.0))
+    names = [f"2026010{day}T100000Z-HighLatency" for day in range(1, 6)]
+    for name in names:
+        (tmp_path / "out" / name).mkdir()
+    (tmp_path / "out" / names[3] / "large").write_bytes(b"x" * 2_000_000)
+    (tmp_path / "out" / "mine").mkdir()
+    folder = watch.investigate(alert())
+    # Two more than fit in number, and the large one in size; what is not ours stays.
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {names[4], folder.name, "mine"}
+    answer = json.loads((folder / "watch.json").read_text())
     assert answer["state"] == "failed"
     assert "none.ragprof does not exist" in answer["summary"]
-    (folders[-1] / "large").write_bytes(b"x" * 2_000_000)
-    watch.limits.megabytes = 1.0
-    watch.investigate(alert())
-    assert not folders[-1].exists()
 
 
 def test_an_investigation_that_runs_too_long_is_ended(tmp_path: Path) -> None:

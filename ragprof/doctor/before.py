@@ -32,7 +32,8 @@ def metrics_pages(places: Places) -> Iterator[Result]:
         try:
             page, _ = fetch(checked_url(url))
         except (OSError, RagprofError) as error:
-            yield Result(name, FAILED, f"{url}: {error}", "start the service and check the address")
+            said = f"{url}: {getattr(error, 'reason', error)}"
+            yield Result(name, FAILED, said, "start the service and check the address")
             continue
         families = {line.split()[2] for line in page.splitlines() if line.startswith("# TYPE ")}
         families |= {f"{family}_total" for family in families}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ragprof.errors import RagprofError
-from ragprof.monitoring.promql import Selector
+from ragprof.monitoring.promql import Selector, quoted
 from ragprof.slo.counters import Floats, Series, scrape_interval
 from ragprof.slo.prometheus import Prometheus, Row
 
@@ -66,11 +67,31 @@ class PrometheusSource:
 
     def samples(self, selectors: Sequence[Selector], since: float, until: float) -> Samples:
         begin = since - LEAD
+        rows, coarse = self._read([str(each) for each in selectors], begin, until)
+        # Only of the targets that have these counters: a server may scrape thousands of others.
+        jobs = {labels.get("job", "") for found in rows.values() for labels, _, _ in found}
+        own = f"{{job=~{quoted('|'.join(sorted(map(re.escape, jobs))))}}}"
+        facts, _ = self._read([f"up{own}", f"process_start_time_seconds{own}"], begin, until)
+        ups, starts = (_by_target(found) for found in facts.values())
+        interval = scrape_interval([times for times, _ in ups.values()])
+        return Samples(
+            {
+                each: [_series(row, ups, starts, interval) for row in rows[str(each)]]
+                for each in selectors
+            },
+            [times[values > 0] for times, values in ups.values()],
+            interval,
+            f"too many points: resolved to {COARSE:g} s" if coarse else "",
+        )
+
+    def _read(
+        self, texts: Sequence[str], begin: float, until: float
+    ) -> tuple[dict[str, list[Row]], bool]:
+        """The rows of each selector, day by day; whether they were too many for every point."""
         coarse = False
-        points: dict[str, dict[str, tuple[dict[str, str], list[Floats], list[Floats]]]] = {}
-        names = {str(each) for each in selectors} | {"up", "process_start_time_seconds"}
-        for text in sorted(names):
-            found = points.setdefault(text, {})
+        joined: dict[str, list[Row]] = {}
+        for text in texts:
+            found: dict[str, tuple[dict[str, str], list[Floats], list[Floats]]] = {}
             taken, at = 0, until
             while at > begin:
                 low = max(begin, at - CHUNK)
@@ -78,34 +99,19 @@ class PrometheusSource:
                     rows = self.prometheus.query_range(text, low, at, COARSE)
                 else:
                     rows = self.prometheus.stored(text, low, at)
-                taken += sum(len(times) for _, times, _ in rows)
                 for labels, times, values in rows:
                     key = repr(sorted(labels.items()))
                     _, all_times, all_values = found.setdefault(key, (labels, [], []))
                     all_times.append(times)
                     all_values.append(values)
+                    taken += len(times)
                 coarse = coarse or taken * (until - begin) / (until - low) > MOST_POINTS
                 at = low
-        joined = {
-            text: [
+            joined[text] = [
                 (labels, np.concatenate(times[::-1]), np.concatenate(values[::-1]))
                 for labels, times, values in found.values()
             ]
-            for text, found in points.items()
-        }
-        ups = _by_target(joined["up"])
-        starts = _by_target(joined["process_start_time_seconds"])
-        interval = scrape_interval([times for times, _ in ups.values()])
-        note = f"too many points: resolved to {COARSE:g} s" if coarse else ""
-        return Samples(
-            {
-                each: [_series(row, ups, starts, interval) for row in joined[str(each)]]
-                for each in selectors
-            },
-            [times[values > 0] for times, values in ups.values()],
-            interval,
-            note,
-        )
+        return joined, coarse
 
 
 class RecordingSource:
