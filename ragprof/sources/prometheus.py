@@ -19,7 +19,6 @@ from ragprof.sources import prometheus_selectors as selectors
 from ragprof.sources import prometheus_series as series
 from ragprof.sources.http import Client, Connection, Refused, connection
 from ragprof.sources.prometheus_api import MS, Api, edges, seconds, too_large
-from ragprof.sources.prometheus_client_library import SessionTransport
 from ragprof.sources.prometheus_matrix import Matrix
 from ragprof.sources.prometheus_selectors import Selector
 from ragprof.sources.settings import ConfigError, Settings
@@ -369,6 +368,8 @@ def from_connect(connect: Any, **options: Any) -> Prometheus:
     Its session with TLS, authentication, proxies and headers is used as it is; `options` are
     those of `Prometheus`.
     """
+    from ragprof.sources.prometheus_client_library import SessionTransport  # needs requests
+
     to = Connection(url=connect.url.rstrip("/"))
     return Prometheus(Client("prometheus", to, transport=SessionTransport(connect)), **options)
 

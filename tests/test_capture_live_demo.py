@@ -1,0 +1,284 @@
+"""The demo observed by everything at once: what a capture fetches is what the recorder saw.
+
+Spans go to the recorder and to Jaeger, log lines by rsyslog to Elasticsearch, metrics to
+Prometheus. The window is captured from the three and compared with the recorder's, by id and
+field; then both are investigated.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shlex
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from backends import servers
+from backends.servers import Server
+from prometheus_data import dump, flat, same, source
+
+import ragprof as rp
+from ragprof.capturing import config, live
+from ragprof.capturing.recorder import Recorder
+from ragprof.demo import faults
+from ragprof.demo.stage import Process, open_stage, play
+from ragprof.monitoring import index_template, rsyslog
+from ragprof.sources.source import Window, fetch
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]  # on a loaded machine, too
+
+FAULTS = ("blocking_call", "pool_of_one", "n_plus_one")
+SECONDS = 20.0
+SPAN_FIELDS = (
+    *("trace_id", "span_id", "parent_span_id", "service", "scope", "name", "kind", "start"),
+    *("duration_ns", "status", "attributes"),
+)
+
+
+class Fan:
+    """Takes OTLP over HTTP and sends every request on to all of its targets."""
+
+    def __init__(self, targets: Sequence[tuple[str, str]]) -> None:
+        """`targets` are pairs of an address and the path that it wants, empty for all."""
+        fan = self
+        self.refused: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                kept = ("content-type", "content-encoding")
+                headers = {k: v for k, v in self.headers.items() if k.lower() in kept}
+                for address, path in targets:
+                    if path in ("", self.path):
+                        fan.send(address + self.path, body, headers)
+                self.send_response(200)
+                self.send_header("Content-Type", "application/x-protobuf")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+
+    def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> None:
+        request = urllib.request.Request(url, body, dict(headers))
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        for _ in range(20):
+            try:
+                opener.open(request, timeout=60).close()
+                return
+            except OSError as error:  # HTTPError, too
+                problem = str(error)
+                time.sleep(0.5)
+        self.refused.append(f"{url}: {problem}")
+
+    def __enter__(self) -> Fan:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@dataclass
+class Observed:
+    """One demo: what the recorder wrote, and where the others have it."""
+
+    fault: str
+    recorded: rp.Recording
+    captured: rp.Recording
+    prometheus: Server
+    window: Window
+
+
+@pytest.fixture(scope="module", params=FAULTS)
+def observed(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    jaeger: Server,
+    elasticsearch9: Server,
+) -> Iterator[Observed]:
+    folder = tmp_path_factory.mktemp(request.param)
+    logs = f"rag-system-live{secrets.token_hex(4)}"
+    _template(elasticsearch9, logs)
+    began = time.time_ns()
+    shipper = servers.start_rsyslog(folder / "rsyslog", _shipping(folder, elasticsearch9, logs))
+    try:
+        with Recorder(folder / "recorded.ragprof", progress=False, echo=False) as recorder:
+            jaeger_otlp = f"http://127.0.0.1:{jaeger.ports['otlp_http']}"
+            with Fan([(recorder.endpoint, ""), (jaeger_otlp, "/v1/traces")]) as fan:
+                recorder.endpoint = fan.url
+
+                def start(command: Sequence[str], env: Mapping[str, str], service: str) -> Process:
+                    # The recorder reads what the shipper's file gets.
+                    into = shlex.quote(str(folder / "logs" / f"{service}.log"))
+                    line = f"{shlex.join(command)} | tee -i -a {into}"
+                    return recorder.start(["sh", "-c", line], env=env, service=service)
+
+                (folder / "logs").mkdir()
+                stage = open_stage(start)
+                with servers.start_prometheus(folder / "prometheus", _scraping(stage)) as scraper:
+                    play(stage, faults.named(request.param), seed=1, seconds=SECONDS, module=None)
+                    recorder.stop_children()  # the last spans and lines leave
+                    assert not fan.refused
+                    window = Window(began, time.time_ns())
+                    recorded = _finished(recorder, folder / "recorded.ragprof")
+                    written = sum(1 for _ in _lines(folder / "logs"))
+                    _wait_for_logs(elasticsearch9, logs, written)
+                    _wait_for_spans(jaeger, recorded)
+                    settings = config.read(
+                        {
+                            "sources": {
+                                "jaeger": {"url": jaeger.url},
+                                "elasticsearch": {
+                                    "url": elasticsearch9.url,
+                                    "logs": f"{logs}-*",
+                                    "spans": [],
+                                },
+                                "prometheus": {
+                                    "url": scraper.url,
+                                    "service_labels": ["service"],
+                                },
+                            },
+                            "capture": {"services": ["rag-api", "rag-reference"]},
+                        }
+                    )
+                    result = live.run(settings, window, folder / "captured.ragprof")
+                    assert result.complete, result.missing
+                    captured = rp.open(folder / "captured.ragprof")
+                    yield Observed(request.param, recorded, captured, scraper, window)
+    finally:
+        shipper.stop()
+
+
+def test_spans_equal_those_of_the_recorder(observed: Observed) -> None:
+    found, wanted = (_spans(each) for each in (observed.captured, observed.recorded))
+    assert len(wanted) > 500
+    assert found.keys() == wanted.keys()
+    different = [key for key in wanted if found[key] != wanted[key]]
+    assert not different, (found[different[0]], wanted[different[0]])
+
+
+def test_logs_equal_those_of_the_recorder(observed: Observed) -> None:
+    found, wanted = (_logs(each) for each in (observed.captured, observed.recorded))
+    assert len(wanted) > 100
+    assert found == wanted
+
+
+def test_points_equal_those_that_promtool_dumps(observed: Observed) -> None:
+    one = source(observed.prometheus.url, match=('{service=~"rag-.+"}',))
+    one._service_labels = ("service",)
+    found = flat(list(fetch(one, observed.window)))
+    first, last = observed.window.start // 1_000_000 + 1, observed.window.end // 1_000_000 - 1
+    wanted = {
+        key: {at: value for at, value in points.items() if at in found.get(key, {})}
+        for key, points in dump(observed.prometheus.folder / "data", first, last).items()
+        if dict(key).get("service", "").startswith("rag-")
+    }
+    assert len(wanted) > 100
+    assert wanted.keys() == found.keys()
+    for key, points in wanted.items():
+        assert same(found[key], points), key
+
+
+def test_the_first_finding_is_the_same(observed: Observed) -> None:
+    first = []
+    for each in (observed.recorded, observed.captured):
+        found = rp.investigate(each).to_dict()["findings"]
+        assert found, observed.fault
+        first.append({name: found[0].get(name) for name in ("stage", "kind")})
+    assert first[0] == first[1]
+
+
+def _finished(recorder: Recorder, path: Path) -> rp.Recording:
+    recorder.__exit__(None, None, None)
+    return rp.open(path)
+
+
+def _spans(recording: rp.Recording) -> dict[tuple[str, str], dict[str, Any]]:
+    rows = recording.dataset("spans").to_table(columns=list(SPAN_FIELDS)).to_pylist()
+    for row in rows:
+        row["attributes"] = dict(row["attributes"])
+    return {(row["trace_id"], row["span_id"]): row for row in rows}
+
+
+def _logs(recording: rp.Recording) -> list[tuple[Any, ...]]:
+    """Log lines that are JSON, by what says who and when."""
+    names = ["time", "severity", "service", "body", "trace_id", "span_id", "request_id"]
+    rows = recording.dataset("logs").to_table(columns=[*names, "attributes"]).to_pylist()
+    kept = [row for row in rows if "timestamp" in row or row["body"]]
+    return sorted(tuple(str(row[name]) for name in names) for row in kept)
+
+
+def _lines(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in folder.iterdir():
+        for line in path.read_text().splitlines():
+            if line.startswith("{"):
+                yield json.loads(line)
+
+
+def _template(server: Server, name: str) -> None:
+    body = index_template.template()
+    body["index_patterns"] = [f"{name}-*"]
+    body["priority"] = 300
+    body["template"]["settings"]["index"] |= {"number_of_replicas": 0, "refresh_interval": "1s"}
+    url = f"{server.url}/_index_template/{name}"
+    assert httpx.put(url, json=body, trust_env=False, timeout=60).status_code == 200
+
+
+def _shipping(folder: Path, server: Server, name: str) -> str:
+    text = rsyslog.config(
+        files=f"{folder}/logs/*.log",
+        port=int(server.url.rpartition(":")[2]),
+        spool=str(folder),
+        bad=str(folder / "unparsed.txt"),
+        refused=str(folder / "refused.txt"),
+    )
+    return text.replace('string="rag-system-%', f'string="{name}-%')
+
+
+def _scraping(stage: Any) -> str:
+    targets = [("rag-api", stage.api), ("rag-reference", stage.reference)]
+    jobs = "\n".join(
+        f'  - job_name: "{service}"\n    static_configs: [{{targets: ["{urlsplit(url).netloc}"], '
+        f'labels: {{service: "{service}"}}}}]'
+        for service, url in targets
+    )
+    return f"global: {{scrape_interval: 1s}}\nscrape_configs:\n{jobs}\n"
+
+
+def _wait_for_logs(server: Server, name: str, written: int) -> None:
+    def arrived() -> bool:
+        url = f"{server.url}/{name}-*/_count?ignore_unavailable=true"
+        answer = httpx.get(url, trust_env=False, timeout=60)
+        return answer.status_code == 200 and answer.json()["count"] >= written
+
+    assert servers.wait(arrived), f"{written} log lines did not all arrive"
+
+
+def _wait_for_spans(server: Server, recorded: rp.Recording) -> None:
+    ids = recorded.dataset("spans").to_table(columns=["trace_id"]).column("trace_id").unique()
+
+    def there(trace_id: str) -> Callable[[], bool]:
+        return lambda: servers.answers(f"{server.url}/api/traces/{trace_id}")
+
+    for trace_id in ids.to_pylist()[-20:]:
+        assert servers.wait(there(trace_id)), f"Jaeger has no trace {trace_id}"
