@@ -158,6 +158,8 @@ def test_pieces_become_one_recording_with_nothing_twice(backend: Backend, tmp_pa
     ]
     assert manifest["stacks"]["rag"]["samples"] == 10
     assert len(manifest["stacks"]["rag"]["minutes"]) == 2
+    coverage = manifest["coverage"]
+    assert (coverage["spans"], coverage["logs"], coverage["logs_with_trace_id"]) == (101, 10, 0)
     assert not (tmp_path / "a.ragprof.partial").exists()
 
 

@@ -34,6 +34,7 @@ class Assembly:
         self._alerts: list[tuple[frozenset[tuple[str, str]], int, int]] = []
         self._stacks: dict[str, dict[int, int]] = {}  # service -> minute -> samples
         self.doubled = 0  # spans that two pieces had
+        self._logs = self._logs_with_trace = self._exemplars = 0
 
     def add(self, pieces: Pieces, number: int) -> None:
         """One piece; raises RecordingError when the disk is full."""
@@ -49,7 +50,11 @@ class Assembly:
                     )
                 elif table == "spans":
                     rows = self._once(rows)
+                elif table == "logs":
+                    self._logs += rows.num_rows
+                    self._logs_with_trace += int((rows.column("trace_key").to_numpy() != 0).sum())
                 elif table == "metrics":
+                    self._exemplars += rows.num_rows - rows.column("exemplars").null_count
                     rows = _renumbered(rows, "series_id", ids.get("series"))
                 elif table == "samples":
                     rows = _renumbered(rows, "stack_id", ids.get("stacks"))
@@ -58,6 +63,17 @@ class Assembly:
                     rows = self._each_alert_once(rows)
                 if rows.num_rows:
                     self._journal.append(table, rows)
+
+    @property
+    def coverage(self) -> dict[str, Any]:
+        """What rows can be joined by: log records with a trace id, points with exemplars, ..."""
+        return {
+            "spans": len(self._spans),
+            "logs": self._logs,
+            "logs_with_trace_id": self._logs_with_trace,
+            "points_with_exemplars": self._exemplars,
+            "samples": sum(sum(minutes.values()) for minutes in self._stacks.values()),
+        }
 
     @property
     def stacks(self) -> dict[str, Any]:

@@ -426,6 +426,13 @@ def _client(source: Source) -> Any:
     return found if hasattr(found, "received") else None
 
 
+def _clocks(sources: Sequence[Source]) -> dict[str, int]:
+    """By source: its clock less ours, as far as its answers said it; to a second."""
+    clients = {source.name: _client(source) for source in sources}
+    ahead = {name: getattr(client, "clock_ahead", None) for name, client in clients.items()}
+    return {name: round(seconds) for name, seconds in ahead.items() if seconds is not None}
+
+
 def _manifest(
     settings: Config,
     plan: Plan,
@@ -466,5 +473,6 @@ def _manifest(
             "doubled_spans": made.doubled,
         },
         "missing": fetched.missing,
+        "coverage": {**made.coverage, "clocks_ahead_seconds": _clocks(sources)},
         "stacks": made.stacks,
     }
