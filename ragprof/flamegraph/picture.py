@@ -94,8 +94,10 @@ def _boxes(boxes: Layout, width: int, widths: Widths) -> list[str]:
     colours = {frame: colour_class(boxes.frames[frame]) for frame in set(boxes.frame[1:].tolist())}
     colours[-1] = "same-0"
     drawn: list[str] = []
+    weights, frames, depths = (part.tolist() for part in (boxes.weight, boxes.frame, boxes.depth))
+    lefts, sizes = left.tolist(), size.tolist()
     for index in np.flatnonzero(size >= 0.1).tolist():
-        weight, frame = float(boxes.weight[index]), int(boxes.frame[index])
+        weight, frame = weights[index], frames[index]
         name = names[frame] if index else "all"
         label = f"{name}\n{weight_text(weight, kind)}, {share_text(weight / whole)}"
         if before is None:
@@ -109,14 +111,14 @@ def _boxes(boxes: Layout, width: int, widths: Widths) -> list[str]:
             )
             if not weight or not then:
                 label += f"\nonly in {'the baseline' if then else 'this profile'}"
-        y = HEAD + int(boxes.depth[index]) * ROW
-        text = _fit(name, size[index] - 6, name.split(":")[-1])
+        y = HEAD + depths[index] * ROW
+        text = _fit(name, sizes[index] - 6, name.split(":")[-1])
         shown = (
-            f'<text x="{left[index] + 3:.1f}" y="{y + 12.5}">{escape(text)}</text>' if text else ""
+            f'<text x="{lefts[index] + 3:.1f}" y="{y + 12.5}">{escape(text)}</text>' if text else ""
         )
         drawn.append(
-            f'<g><title>{escape(label)}</title><rect class="{colour}" x="{left[index]:.2f}" '
-            f'y="{y}" width="{max(0.3, size[index] - 0.5):.2f}" height="{ROW - 1}" rx="1.5"/>'
+            f'<g><title>{escape(label)}</title><rect class="{colour}" x="{lefts[index]:.2f}" '
+            f'y="{y}" width="{max(0.3, sizes[index] - 0.5):.2f}" height="{ROW - 1}" rx="1.5"/>'
             f"{shown}</g>"
         )
     return drawn
