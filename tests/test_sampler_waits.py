@@ -59,7 +59,7 @@ def test_calls_that_block_the_loop_are_told_apart(tmp_path: Path, loop: str) -> 
         ("collecting", "queue"),
     ]:
         seconds = file.seconds(function, "waiting", wait)
-        assert 0.08 < seconds < 0.6, (function, seconds)
+        assert 0.08 < seconds < 2, (function, seconds)
         assert seconds > 0.8 * file.seconds(function), function
     assert file.seconds("working", "running") > 0.8 * file.seconds("working")
 
