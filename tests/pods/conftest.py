@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the node in order as well
     with node.running(build.build()) as one:
         yield Cluster(one)
 

@@ -55,9 +55,9 @@ def test_not_allowed(cluster, apps, attach):
 def test_ctrl_c_deletes_the_job(cluster, apps, command):
     pod = cluster.pod(apps, "job-stopped")
     process = command("--pod", pod, "--rung", "job", "--seconds", "60", "--json")
-    until(lambda: any("py-spy record" in each for each in job_processes(cluster, apps)), 60)
+    until(lambda: any("py-spy record" in each for each in job_processes(cluster, apps)), 120)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "stopped by Ctrl-C" in out
     gone(cluster, apps)
@@ -73,8 +73,8 @@ def job_processes(cluster, namespace):
 
 
 def gone(cluster, namespace):
-    until(lambda: not cluster.batch.list_namespaced_job(namespace).items, 30)
+    until(lambda: not cluster.batch.list_namespaced_job(namespace).items, 120)
     until(
         lambda: not cluster.core.list_namespaced_pod(namespace, label_selector="job-name").items,
-        60,
+        120,
     )

@@ -65,12 +65,12 @@ def test_roles_of_explain_suffice(cluster, apps, attach):
 def test_explain_tells_what_is_lacking(cluster, apps, command):
     user = cluster.user(apps, "lacks", READ, ("", "pods/exec", ("get", "create")))
     out, _ = command("--explain", "--pod", f"{apps}/any", "--json", kubeconfig=user).communicate(
-        timeout=60
+        timeout=120
     )
     rungs = {each["rung"]: each["lacking"] for each in json.loads(out)["rungs"]}
     assert rungs["exec"] == []
     assert "patch pods/ephemeralcontainers" in rungs["ephemeral"]
-    out, _ = command("--explain", "--pod", f"{apps}/any", kubeconfig=user).communicate(timeout=60)
+    out, _ = command("--explain", "--pod", f"{apps}/any", kubeconfig=user).communicate(timeout=120)
     assert "# You have these rights." in out
     assert "create jobs" in out
     assert all(yaml.safe_load_all(out))
@@ -80,7 +80,7 @@ def test_command(cluster, apps, command, tmp_path):
     pod = cluster.pod(apps, "commanded")
     out = tmp_path / "profile.speedscope.json"
     process = command("--pod", pod, "--seconds", "1", "--out", str(out))
-    said, err = process.communicate(timeout=60)
+    said, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "busy_hash" in said
     assert "note: py-spy by exec in the container" in said

@@ -13,12 +13,12 @@ SAMPLES = 5
 
 
 def recording(cluster, pod):
-    return any("record --format speedscope" in each for each in cluster.processes(pod))
+    return any("py-spy record --format" in each for each in cluster.processes(pod))
 
 
 def clean(cluster, pod):
-    until(lambda: cluster.processes(pod) == ["python3 /app/app.py"], 30)
-    until(lambda: cluster.files(pod) == [], 30)
+    until(lambda: cluster.processes(pod) == ["python3 /app/app.py"], 120)
+    until(lambda: cluster.files(pod) == [], 120)
 
 
 @pytest.mark.parametrize("read_only", [False, True])
@@ -26,10 +26,10 @@ def test_ctrl_c(cluster, apps, command, read_only):
     security = {**RESTRICTED, "readOnlyRootFilesystem": read_only}
     pod = cluster.pod(apps, f"stopped-{read_only}".lower(), security=security)
     process = command("--pod", pod, "--seconds", "60", "--json")
-    until(lambda: recording(cluster, pod), 30)
+    until(lambda: recording(cluster, pod), 120)
     _some_time()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     answer = json.loads(out)
     assert answer["interrupted"] is True
@@ -42,31 +42,31 @@ def test_killed(cluster, apps, command):
     """The recorder ends when the connection does."""
     pod = cluster.pod(apps, "killed")
     process = command("--pod", pod, "--seconds", "300")
-    until(lambda: recording(cluster, pod), 30)
+    until(lambda: recording(cluster, pod), 120)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     clean(cluster, pod)
 
 
 def test_ctrl_c_with_an_ephemeral_container(cluster, apps, command):
     pod = cluster.pod(apps, "beside-stopped")
     process = command("--pod", pod, "--rung", "ephemeral", "--seconds", "300", "--json")
-    until(lambda: beside(cluster, pod), 60)
+    until(lambda: beside(cluster, pod), 120)
     _some_time()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert json.loads(out)["samples"] > SAMPLES
-    until(lambda: not beside(cluster, pod), 30)
+    until(lambda: not beside(cluster, pod), 120)
 
 
 def test_killed_with_an_ephemeral_container(cluster, apps, command):
     pod = cluster.pod(apps, "beside-killed")
     process = command("--pod", pod, "--rung", "ephemeral", "--seconds", "300")
-    until(lambda: beside(cluster, pod), 60)
+    until(lambda: beside(cluster, pod), 120)
     process.kill()
-    process.communicate(timeout=30)
-    until(lambda: not beside(cluster, pod), 30)
+    process.communicate(timeout=120)
+    until(lambda: not beside(cluster, pod), 120)
 
 
 def beside(cluster, pod):
