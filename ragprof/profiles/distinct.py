@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import numpy as np
@@ -11,8 +12,9 @@ from ragprof.profiles.model import Ints
 
 def distinct(rows: Iterable[object]) -> tuple[Ints, Ints]:
     """The index of the first of each distinct row, and for every row which of them it is."""
-    seen: dict[object, int] = {}
-    which = np.array([seen.setdefault(row, len(seen)) for row in rows], dtype=np.int64)
+    every = list(rows)
+    seen = dict(zip(dict.fromkeys(every), itertools.count(), strict=False))
+    which = np.fromiter(map(seen.__getitem__, every), np.int64, len(every))
     first = np.zeros(len(seen), dtype=np.int64)
     first[which[::-1]] = np.arange(len(which) - 1, -1, -1)
     return first, which
@@ -20,12 +22,14 @@ def distinct(rows: Iterable[object]) -> tuple[Ints, Ints]:
 
 def distinct_stacks(flat: Ints, lengths: Ints) -> tuple[Ints, Ints]:
     """`distinct` of stacks that lie one after the other in ``flat``."""
-    ends = np.cumsum(lengths)
-    data, size = flat.tobytes(), flat.itemsize
-    begins = ((ends - lengths) * size).tolist()
-    return distinct(
-        data[low:high] for low, high in zip(begins, (ends * size).tolist(), strict=True)
-    )
+    ends = np.cumsum(lengths) * flat.itemsize
+    begins = ends - lengths * flat.itemsize
+    return distinct(slices(flat.tobytes(), begins.tolist(), ends.tolist()))
+
+
+def slices(data: bytes, begins: list[int], ends: list[int]) -> Iterable[bytes]:
+    """``data[begin:end]`` for each."""
+    return map(data.__getitem__, map(slice, begins, ends))
 
 
 def gathered(begins: Ints, lengths: Ints) -> Ints:

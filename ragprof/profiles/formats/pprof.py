@@ -15,7 +15,7 @@ import numpy as np
 
 from ragprof.profiles import places, quantities, wire
 from ragprof.profiles.content import Content
-from ragprof.profiles.distinct import distinct, distinct_stacks, gathered
+from ragprof.profiles.distinct import distinct, distinct_stacks, gathered, slices
 from ragprof.profiles.model import (
     NO_TIME,
     Clock,
@@ -208,7 +208,7 @@ def _stacks(builder: ProfileBuilder, message: _Message, found: wire.Fields, coun
     ):
         # One packed list a sample: equal bytes are equal stacks, and only those are decoded.
         lows, highs = found.begin.tolist(), found.end.tolist()
-        first, which = distinct(data[low:high] for low, high in zip(lows, highs, strict=True))
+        first, which = distinct(slices(data, lows, highs))
         ids, lengths = wire.packed(data, found.begin[first], found.end[first])
     else:
         flat, sizes = wire.repeated(data, found, count)
