@@ -1,7 +1,7 @@
 #!/bin/sh
 # Records the sample files anew, each by the tool whose format it has. Not part of the tests.
 # Usage: record.sh FOLDER, with py-spy, pyinstrument, austin (4.0 and, as austin3, 3.7),
-# mojo-compress, memray, viztracer, perf, go, firefox-esr and inferno on the PATH.
+# mojo-compress, memray, viztracer, perf, samply, go, firefox-esr and inferno on the PATH.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:?folder for the files}
@@ -45,6 +45,7 @@ viztracer --quiet --max_stack_depth 3 -o "$out/viztracer.json" memory.py
 
 perf record -q -e cpu-clock -F 50 -g -o shop.perf.data python3 shop.py 1
 perf script -i shop.perf.data >"$out/perf.txt"
+samply import --save-only -o "$out/samply.json" shop.perf.data
 inferno-collapse-perf <"$out/perf.txt" >"$out/inferno.folded"
 sed 's/ \([0-9]*\)$/ 1\1/' "$out/inferno.folded" | sed 1d >later.folded
 inferno-diff-folded "$out/inferno.folded" later.folded >"$out/inferno_diff.folded"
