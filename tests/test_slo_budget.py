@@ -99,7 +99,9 @@ def test_the_first_error_is_counted_when_the_target_was_seen_before() -> None:
     times, values = np.array([100.0, 110.0]), np.array([3.0, 4.0])
     assert counters.events([Series(times, values, zero_at=90.0)]).total == 4
     assert counters.events([Series(times, values)]).total == 1
-    assert counters.events([Series(times, values, zero_at=90.0)]).between(90, 100) == pytest.approx(3)
+    assert counters.events([Series(times, values, zero_at=90.0)]).between(90, 100) == pytest.approx(
+        3
+    )
 
 
 def test_a_partial_window_gets_its_share_of_an_increment() -> None:
