@@ -404,3 +404,21 @@ def test_shells_agree(tmp_path):
             path = Path(inside.__file__).with_name(f"{script}.sh")
             done = subprocess.run([*words, "-n", path], capture_output=True, text=True)
             assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_recorder_leaves_no_child_to_others(tmp_path, burning):
+    """In a container those would fall to the service, which never waits for them."""
+    script = (
+        "import ctypes, os, subprocess, sys\n"
+        "ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n"  # PR_SET_CHILD_SUBREAPER
+        "subprocess.run(sys.argv[1:], input=b'stop\\n', capture_output=True)\n"
+        "try:\n    print(os.waitpid(-1, 0))\nexcept ChildProcessError:\n    print('nobody')\n"
+    )
+    words = recorder(
+        "shell", str(pyspy.program()), str(tmp_path), "token", str(burning), "", "raw", "yes",
+        *ARGUMENTS, "--duration", "600",
+    )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "nobody\n"

@@ -138,6 +138,7 @@ def spy(extra: list[str]) -> tuple[int, str]:
 def stop(number: int, _frame: object) -> None:
     for child in children:
         os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
     os._exit(128 + number)
 
 

@@ -15,9 +15,17 @@ spy='' watcher=''
 exec 3<&0
 say() { printf '@ragprof %s\n' "$*" >&2; }
 fail() { say "failed $*"; exit 1; }
+# Every child is waited for: one that is left falls to the container's first process, which may
+# never reap it.
+end_watcher() {
+  [ -n "$watcher" ] || return
+  [ -e "$folder/stopping" ] || kill "$watcher"
+  wait "$watcher"
+  watcher=''
+} 2>/dev/null
 clean() {
-  [ -n "$spy" ] && kill -KILL "$spy"
-  [ -n "$watcher" ] && kill "$watcher"
+  [ -n "$spy" ] && { kill -KILL "$spy"; wait "$spy"; }
+  end_watcher
   rm -rf "$folder"
 } 2>/dev/null
 trap clean EXIT
@@ -105,15 +113,14 @@ spy() {
   spy=$!
   if [ "$watch" = yes ]; then
     # Again and again: a signal that comes before py-spy listens is lost.
-    { read -r _ <&3; while kill -INT "$spy"; do sleep 1; done; } >/dev/null 2>&1 &
+    { read -r _ <&3; : >"$folder/stopping"; while kill -INT "$spy"; do sleep 1; done; } >/dev/null 2>&1 &
     watcher=$!
   fi
   say started
   wait "$spy"
   code=$?
   spy=''
-  [ -n "$watcher" ] && kill "$watcher" 2>/dev/null
-  watcher=''
+  end_watcher
   cat "$folder/said" >&2
 }
 spy "$@"
