@@ -49,7 +49,8 @@ def telling_frames(stacks: pa.Table, frames: pa.Table) -> tuple[Ints, Ints, Ints
         {
             name: frames[name].cast(pa.string()).to_pylist()
             for name in ("function", "file", "origin")
-        }
+        },
+        dtype="str",  # also where there are no stacks at all
     )
     table["line"] = integers(frames["line"])
     table, enclosing = _enclosed(table)
