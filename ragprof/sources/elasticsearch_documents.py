@@ -51,28 +51,31 @@ def entries(documents: list[Document], embedded: tuple[str, ...] = ()) -> Entrie
     its fields stand beside those of the document and win over them. Raises msgspec.DecodeError or
     UnicodeDecodeError for what is not JSON.
     """
-    lengths = np.fromiter(map(len, documents), np.int64, len(documents))
-    names: list[str] = []
-    raws: list[bytes] = []
-    for document in documents:
-        names.extend(document)
-        raws.extend(map(bytes, document.values()))
+    # Documents of one shipper have the same fields in the same order: few shapes, many documents.
+    shapes: dict[tuple[str, ...], int] = {}
+    shape = np.fromiter(
+        (shapes.setdefault(tuple(document), len(shapes)) for document in documents),
+        np.int64,
+        len(documents),
+    )
+    table = _Table()
+    numbers_of = [np.array([table.number(name) for name in names], np.int64) for names in shapes]
+    lengths = np.array([len(names) for names in shapes], np.int64)[shape]
     row = np.repeat(np.arange(len(documents)), lengths)
-    keys, key = _distinct(pa.array(names, pa.string()))
-    column = pa.array(raws, pa.binary())
-    if not len(column):
+    if not len(row):
         return Entries(
             len(documents), row, row, row, [], pa.array([], pa.string()), np.zeros(0, bool)
         )
-    encoded = column.dictionary_encode()
+    key = np.concatenate([numbers_of[number] for number in shape.tolist()])
+    raws = [bytes(raw) for document in documents for raw in document.values()]
+    encoded = pa.array(raws, pa.binary()).dictionary_encode()
     distinct, value = encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
     first = _first_octets(distinct)
-    opened = np.flatnonzero(first == ord("{"))
-    lines = np.flatnonzero(first == ord('"')) if embedded else opened[:0]
-    table = _Table(keys)
-    numbers = [number for number, name in enumerate(keys) if name in embedded]
-    inside = np.isin(key, numbers) & np.isin(value, lines) if numbers else np.zeros(len(key), bool)
-    nested = np.isin(value, opened)
+    nested = (first == ord("{"))[value]
+    inside = np.zeros(len(key), bool)
+    if embedded:
+        numbers = [table.number(name) for name in embedded if table.has(name)]
+        inside = (first == ord('"'))[value] & np.isin(key, numbers)
     if nested.any() or inside.any():
         row, key, value, distinct = _flattened(row, key, value, distinct, nested, inside, table)
     values, is_text, absent = _texts(distinct)
@@ -86,9 +89,12 @@ def entries(documents: list[Document], embedded: tuple[str, ...] = ()) -> Entrie
 class _Table:
     """Numbers names in the order in which they come."""
 
-    def __init__(self, names: list[str]) -> None:
-        self.names = list(names)
-        self._numbers = {name: number for number, name in enumerate(names)}
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._numbers: dict[str, int] = {}
+
+    def has(self, name: str) -> bool:
+        return name in self._numbers
 
     def number(self, name: str) -> int:
         found = self._numbers.get(name)
@@ -96,11 +102,6 @@ class _Table:
             found = self._numbers[name] = len(self.names)
             self.names.append(name)
         return found
-
-
-def _distinct(column: pa.Array) -> tuple[list[str], Ints]:
-    encoded = column.dictionary_encode()
-    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
 
 
 def _first_octets(column: pa.Array) -> NDArray[np.uint8]:
@@ -119,30 +120,23 @@ def _flattened(
 ) -> tuple[Ints, Ints, Ints, pa.Array]:
     """Entries with objects replaced by their leaves; those of embedded lines come last."""
     new = _Values(len(distinct))
-    memo: dict[tuple[int, int, bool], list[tuple[int, int]]] = {}
-
-    def leaves_of(number: int, code: int, is_line: bool) -> list[tuple[int, int]]:
-        found = memo.get((number, code, is_line))
-        if found is None:
-            raw = distinct[code].as_py()
-            pairs = _line(raw) if is_line else _leaves(table.names[number], raw, 0)
-            found = [(table.number(name), new.number(leaf)) for name, leaf in pairs]
-            memo[number, code, is_line] = found
-        return found
-
     plain = ~nested
     parts = []
     for mask, is_line in ((nested, False), (inside, True)):
         places = np.flatnonzero(mask)
-        leaves = [
-            leaves_of(number, code, is_line)
-            for number, code in zip(key[places].tolist(), value[places].tolist(), strict=True)
-        ]
+        both, kind = np.unique(key[places] * len(distinct) + value[places], return_inverse=True)
+        leaves = []  # of each distinct object
+        for number, code in zip(*np.divmod(both, len(distinct)), strict=True):
+            raw = distinct[int(code)].as_py()
+            pairs = _line(raw) if is_line else _leaves(table.names[number], raw, 0)
+            found = [(table.number(name), new.number(leaf)) for name, leaf in pairs]
+            leaves.append(np.array(found, np.int64).reshape(-1, 2))
         counts = np.array([len(found) for found in leaves], np.int64)
         if is_line:  # what is told by its fields need not be told as a line
-            plain[places[counts > 0]] = False
-        pairs = np.array([pair for found in leaves for pair in found], np.int64).reshape(-1, 2).T
-        parts.append(np.concatenate([np.repeat(row[places], counts)[None], pairs]))
+            plain[places[(counts > 0)[kind]]] = False
+        taken = [leaves[number] for number in kind.tolist()]
+        pairs_ = np.concatenate(taken).T if taken else np.zeros((2, 0), np.int64)
+        parts.append(np.concatenate([np.repeat(row[places], counts[kind])[None], pairs_]))
     parts.insert(0, np.stack([row[plain], key[plain], value[plain]]))
     merged = np.concatenate(parts, axis=1)
     merged = merged[:, np.argsort(merged[0], kind="stable")]
