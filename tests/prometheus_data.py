@@ -120,7 +120,10 @@ def dump(data: Path, first: int, last: int) -> Points:
     found: Points = {}
     for line in text.splitlines():
         labels, value, at = line.rsplit(" ", 2)
-        key = tuple(sorted(_labels(labels).items()))
+        own = _labels(labels)
+        if own["__name__"].endswith("_bucket") and own["le"] != "+Inf":
+            own["le"] = f"{float(own['le']):g}"  # 10 and 10.0 are one bound
+        key = tuple(sorted(own.items()))
         found.setdefault(key, {})[int(at)] = float(value)
     return found
 

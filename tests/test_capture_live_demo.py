@@ -1,8 +1,8 @@
 """The demo observed by everything at once: what a capture fetches is what the recorder saw.
 
 Spans go to the recorder and to Jaeger, log lines by rsyslog to Elasticsearch, metrics to
-Prometheus. The window is captured from the three and compared with the recorder's, by id and
-field; then both are investigated.
+Prometheus, and the service keeps the stacks of its requests. The window is captured from the four
+and compared with the recorder's, by id and field; then both are investigated.
 """
 
 from __future__ import annotations
@@ -38,11 +38,16 @@ from ragprof.sources.source import Window, fetch
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]  # on a loaded machine, too
 
 FAULTS = ("blocking_call", "pool_of_one", "n_plus_one")
-SECONDS = 20.0
+SECONDS = 18.0
+APPS = Path(__file__).parent / "apps"
 SPAN_FIELDS = (
     *("trace_id", "span_id", "parent_span_id", "service", "scope", "name", "kind", "start"),
     *("duration_ns", "status", "attributes"),
 )
+
+
+SHIPPED = {"log.iostream", "timestamp", "@timestamp"}
+"""Attributes that the recorder, or the shipper and the store, add to a line."""
 
 
 class Fan:
@@ -130,8 +135,14 @@ def observed(
                 def start(command: Sequence[str], env: Mapping[str, str], service: str) -> Process:
                     # The recorder reads what the shipper's file gets.
                     into = shlex.quote(str(folder / "logs" / f"{service}.log"))
-                    line = f"{shlex.join(command)} | tee -i -a {into}"
-                    return recorder.start(["sh", "-c", line], env=env, service=service)
+                    kept = ("ragprof.demo.app:create_app", "profiled_demo:create_app")
+                    line = f"{shlex.join(command).replace(*kept)} | tee -i -a {into}"
+                    more = {
+                        "PYTHONPATH": str(APPS),
+                        "KEPT_FOLDER": str(folder / "kept"),
+                        "RAGPROF_PROFILING_TOKEN": secrets.token_hex(16),
+                    }
+                    return recorder.start(["sh", "-c", line], env={**env, **more}, service=service)
 
                 (folder / "logs").mkdir()
                 stage = open_stage(start)
@@ -153,12 +164,12 @@ def observed(
                                     "logs": f"{logs}-*",
                                     "spans": [],
                                 },
+                                "stacks": {"folders": [str(folder / "kept")]},
                                 "prometheus": {
                                     "url": scraper.url,
                                     "service_labels": ["service"],
                                 },
                             },
-                            "capture": {"services": ["rag-api", "rag-reference"]},
                         }
                     )
                     result = live.run(settings, window, folder / "captured.ragprof")
@@ -204,7 +215,7 @@ def test_the_first_finding_is_the_same(observed: Observed) -> None:
     for each in (observed.recorded, observed.captured):
         found = rp.investigate(each).to_dict()["findings"]
         assert found, observed.fault
-        first.append({name: found[0].get(name) for name in ("stage", "kind")})
+        first.append({name: found[0].get(name) for name in ("stage", "function", "kind")})
     assert first[0] == first[1]
 
 
@@ -216,16 +227,19 @@ def _finished(recorder: Recorder, path: Path) -> rp.Recording:
 def _spans(recording: rp.Recording) -> dict[tuple[str, str], dict[str, Any]]:
     rows = recording.dataset("spans").to_table(columns=list(SPAN_FIELDS)).to_pylist()
     for row in rows:
-        row["attributes"] = dict(row["attributes"])
+        # Jaeger adds what it thinks of a trace's clocks.
+        row["attributes"] = {k: v for k, v in row["attributes"] if not k.startswith("@jaeger@")}
     return {(row["trace_id"], row["span_id"]): row for row in rows}
 
 
-def _logs(recording: rp.Recording) -> list[tuple[Any, ...]]:
-    """Log lines that are JSON, by what says who and when."""
-    names = ["time", "severity", "service", "body", "trace_id", "span_id", "request_id"]
+def _logs(recording: rp.Recording) -> list[tuple[str, ...]]:
+    """Log records by all that their lines say; the lines do not name their service."""
+    names = ["time", "severity", "body", "trace_id", "span_id", "request_id"]
     rows = recording.dataset("logs").to_table(columns=[*names, "attributes"]).to_pylist()
-    kept = [row for row in rows if "timestamp" in row or row["body"]]
-    return sorted(tuple(str(row[name]) for name in names) for row in kept)
+    for row in rows:
+        own = {k: v for k, v in row["attributes"] if k not in SHIPPED and v}
+        row["attributes"] = sorted(own.items())
+    return sorted(tuple(str(row[name]) for name in [*names, "attributes"]) for row in rows)
 
 
 def _lines(folder: Path) -> Iterator[dict[str, Any]]:
