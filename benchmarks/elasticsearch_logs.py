@@ -81,7 +81,7 @@ def write(client: Client, count: int) -> None:
         },
     )
     actions = ({"_index": INDEX, "_source": each} for each in documents(count))
-    helpers.bulk(client, actions, chunk_size=4000, request_timeout=300)
+    helpers.bulk(client, actions, chunk_size=4000)
     client.indices.refresh(index=INDEX)
     client.indices.forcemerge(index=INDEX, max_num_segments=1)
 
