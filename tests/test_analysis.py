@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ragprof.analysis import (
@@ -60,6 +60,7 @@ def owner_by_the_rule(tree: forest.Forest, span: int, instant: int) -> int:
 
 
 @given(st.lists(SPAN, min_size=1, max_size=14))
+@example([(-1, 0, 12), (0, 0, 11), (0, 10, 60), (0, 11, 59)])  # both outlive, one end
 @settings(max_examples=150, deadline=None)
 def test_the_sections_are_the_partition_of_the_definition(spans):
     tree = forest.build(table(spans))

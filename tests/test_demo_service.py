@@ -72,7 +72,7 @@ def test_somebodys_own_fault_runs_in_the_service_and_tells_its_truth(
         "def slow_search(service):\n"
         "    search = service.search\n"
         "    def slower(*arguments):\n"
-        "        time.sleep(0.3)\n"
+        "        time.sleep(0.6)\n"
         "        return search(*arguments)\n"
         "    service.search = slower\n"
         "    return {'stage': 'retrieve', 'kind': 'io', 'functions': ['my_fault:slower']}\n"

@@ -242,7 +242,7 @@ def test_list(capsys):
     listed = json.loads(capsys.readouterr().out)
     own = next(one for one in listed if one["name"] == "investigate_slow_traces")
     names = [one["name"] for one in own["parameters"]]
-    assert names == ["recording", "slow", "window", "baseline", "operation"]
+    assert names == ["recording", "slow", "window", "baseline", "operation", "source"]
     assert all(one["help"] for one in own["parameters"])
     with pytest.raises(RagprofError, match="did you mean 'investigate_slow_traces'"):
         catalogue.find("investigate_slow_trace")

@@ -15,9 +15,6 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain
 from served import Receiver, receiving, serving, wait_for
 
-pytest.importorskip("fastapi")
-pytest.importorskip("uvicorn")
-
 SERVER, INTERNAL = 2, 1
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 
@@ -178,8 +175,6 @@ def workers(server: str) -> list[str]:
 
 @pytest.mark.parametrize("server", ["uvicorn", "gunicorn"])
 def test_several_workers_answer_with_one_page(tmp_path: Path, server: str) -> None:
-    if server == "gunicorn":
-        pytest.importorskip("gunicorn")
     shared = tmp_path / "metrics"
     shared.mkdir()
     command = workers(server)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import io
 import json
 import logging
@@ -16,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from ragprof.service.logging import EventLogger, LoggingMiddleware, get_logger, setup_logging
 
-fastapi = pytest.importorskip("fastapi")
+fastapi = importlib.import_module("fastapi")
 tracer = TracerProvider().get_tracer("test")
 
 
@@ -190,7 +191,7 @@ def test_levels_below_the_configured_one_cost_no_line(lines: io.StringIO) -> Non
 
 
 def test_uvicorn_that_configures_its_loggers_later_is_adopted_again(lines: io.StringIO) -> None:
-    config = pytest.importorskip("uvicorn.config")
+    config = importlib.import_module("uvicorn.config")
     setup_logging(stream=lines, service="shop")
     config.Config("nowhere:app")  # as `uvicorn.run` does after the application was imported
     logging.getLogger("uvicorn.error").info(

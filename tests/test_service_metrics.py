@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import subprocess
 import sys
 from typing import Any
@@ -16,7 +17,7 @@ from prometheus_client import REGISTRY
 from ragprof.service import metrics
 from ragprof.service.metrics import BusinessMetrics, setup_metrics, track_request_metrics
 
-fastapi = pytest.importorskip("fastapi")
+fastapi = importlib.import_module("fastapi")
 
 CATALOGUE = {
     "rag_http_requests_total": ("counter", ("method", "endpoint", "status_code")),

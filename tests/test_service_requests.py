@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import io
 import json
 import logging
@@ -23,8 +24,8 @@ from ragprof.service.logging import LoggingMiddleware, setup_logging
 from ragprof.service.requests import MetricsMiddleware
 from ragprof.service.routes import RouteTable
 
-fastapi = pytest.importorskip("fastapi")
-responses = pytest.importorskip("starlette.responses")
+fastapi = importlib.import_module("fastapi")
+responses = importlib.import_module("starlette.responses")
 
 
 @pytest.fixture

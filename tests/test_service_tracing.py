@@ -179,8 +179,6 @@ def test_what_is_sent_and_thrown_into_a_generator_arrives(spans: InMemorySpanExp
 
 
 def test_one_server_span_per_request_with_the_request_id() -> None:
-    pytest.importorskip("fastapi")
-    pytest.importorskip("httpx")
     code = """
 import asyncio, fastapi, httpx
 from opentelemetry import trace

@@ -62,7 +62,7 @@ def windows(forest: Forest, tolerance_ns: int = TOLERANCE_NS) -> Windows:
     tail[child] = np.maximum(end[child] - np.maximum(end[above], start[child]), 0)
 
     outlives = end[child] > end[above] + tolerance_ns
-    _own_until_later_begins(low, high, child[~outlives], above[~outlives], start, end)
+    _own_until_later_begins(low, high, child[~outlives], above[~outlives], start, start, end)
     late, over = child[outlives], above[outlives]
     if len(late):
         # An outliving child owns from the end of the last sibling that was waited for.
@@ -70,18 +70,19 @@ def windows(forest: Forest, tolerance_ns: int = TOLERANCE_NS) -> Windows:
         np.maximum.at(waited, above[~outlives], end[child[~outlives]])
         begin = np.maximum(start, np.where(parent >= 0, waited[np.maximum(parent, 0)], start))
         low[late] = begin[late]
-        _own_until_later_begins(low, high, late, over, begin, end)
+        _own_until_later_begins(low, high, late, over, start, begin, end)
     _clip_by_ancestors(parent, low, high)
     return Windows(low, np.maximum(low, high), tail)
 
 
 def _own_until_later_begins(
-    low: Ints, high: Ints, child: Ints, above: Ints, begin: Ints, end: Ints
+    low: Ints, high: Ints, child: Ints, above: Ints, start: Ints, begin: Ints, end: Ints
 ) -> None:
-    """Cut each child where a sibling that ends later begins."""
+    """Cut each child where a sibling that ends later begins to own; of equal ends the later start
+    counts as the later."""
     if not len(child):
         return
-    order = ordered(above, -end[child], -begin[child])
+    order = ordered(above, -end[child], -start[child])
     child, above = child[order], above[order]
     first = np.ones(len(child), dtype=bool)
     first[1:] = above[1:] != above[:-1]

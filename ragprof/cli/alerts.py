@@ -70,13 +70,16 @@ def run(args: argparse.Namespace) -> int:
                 raise RagprofError(f"there is no alert {name!r}; there are {', '.join(known)}")
         rules = [rule for rule in rules if rule.name in args.alert]
     labelled = incidents.read(args.incidents) if args.incidents else None
-    with history.open_history(
-        history.metrics_of(rules),
-        recording=args.recording,
-        prometheus=args.prometheus,
-        since=args.since,
-        until=args.until,
-    ) as found, _progress(args.json, len(rules)) as told:
+    with (
+        history.open_history(
+            history.metrics_of(rules),
+            recording=args.recording,
+            prometheus=args.prometheus,
+            since=args.since,
+            until=args.until,
+        ) as found,
+        _progress(args.json, len(rules)) as told,
+    ):
         replayed = _replay(rules, found, args.threshold, told)
     if args.json:
         print(json.dumps(_answer(found, replayed, labelled), indent=1, allow_nan=False))
