@@ -18,6 +18,7 @@ demo: .venv/demo.stamp ## install, record a RAG service with a fault, find the f
 test: .venv/dev.stamp ## install what the tests need and run all of them
 	tests/system_packages.sh
 	tests/backends/install.sh
+	tests/profiles/install.sh
 	$(BIN)/pytest -n 2 --dist loadfile -m "not e2e"
 	$(BIN)/pytest -m e2e
 	tests/other_pythons.sh
