@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ragprof.flamegraph.colours import FONT
 from ragprof.plots.scales import ms_text, number_text
-from ragprof.plots.style import FONT, MONO, tokens
+from ragprof.plots.style import MONO, tokens
 from ragprof.reports import investigation
 
 if TYPE_CHECKING:
