@@ -350,6 +350,18 @@ def test_stream_of_a_recorder():
     assert done
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Permission Denied: Try running again with elevated permissions",
+        "Error: No python processes found in process 6 or any of its subprocesses",
+    ],
+)
+def test_words_of_a_refusal(said):
+    assert streams.Recorded(said=[said]).refused
+    assert not streams.Recorded(said=["Error: disk full"]).refused
+
+
 def test_stream_is_cut_short():
     with pytest.raises(PodError, match="incomplete: 2 of 5 bytes"):
         streams.record(Streams({2: b"@ragprof bytes 5\n", 1: b"ab"}), 1)

@@ -46,9 +46,10 @@ def test_image_of_the_pod(cluster, apps, attach):
 
 
 def test_image_without_a_shell(cluster, apps, attach):
-    pod = cluster.pod(apps, "beside-no-shell", image="noshell")
+    """exec may not read the workers; beside them the image's Python carries py-spy."""
+    pod = cluster.pod(apps, "beside-no-shell", image="noshell", **WORKER)
     profile, said = attach(pod, rungs=("exec", "ephemeral"))
-    assert not said
+    assert "its worker" in said[0]
     assert "busy_hash" in functions(profile)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 from ragprof.profiles.model import Profile
-from ragprof.profiling import permissions
 from ragprof.profiling.pods import delivery, detached
 from ragprof.profiling.pods.cluster import Refused
 from ragprof.profiling.pods.request import Request, RungFailed
@@ -51,7 +50,7 @@ def climb(request: Request) -> Profile:
             how = "py-spy in an ephemeral container"
             return request.profile(recorded, how if not number else f"{how}, root with SYS_PTRACE")
         failures.append(recorded.failed)
-        if not permissions.is_refusal(recorded.failed):
+        if not recorded.refused:
             break
     raise RungFailed("; as root: ".join(failures))
 

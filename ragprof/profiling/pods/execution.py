@@ -100,7 +100,6 @@ def _command(
 def _failure(recorded: Recorded, process: Process, facts: Facts) -> RungFailed:
     said = recorded.failed
     who = f"process {process.pid} (uid {process.uid}, gid {process.gid})"
-    lower = said.lower()
     allow = "an ephemeral container with the capability SYS_PTRACE"
     if "its worker" in said:
         return RungFailed(f"{who}: {said}", allow)
@@ -109,7 +108,7 @@ def _failure(recorded: Recorded, process: Process, facts: Facts) -> RungFailed:
             "py-spy was killed in the container, perhaps for its memory",
             "a higher memory limit of the container",
         )
-    if "permission denied" in lower or "operation not permitted" in lower or "eperm" in lower:
+    if recorded.refused:
         if facts.yama:
             return RungFailed(
                 f"the node's kernel.yama.ptrace_scope is {facts.yama}: {who} may not be read",

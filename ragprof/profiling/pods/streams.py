@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ragprof.profiles.content import MOST_BYTES
+from ragprof.profiling import permissions
 from ragprof.profiling.pods.cluster import PodError
 
 STDIN, STDOUT, STDERR, STATUS = 0, 1, 2, 3
@@ -52,6 +53,12 @@ class Recorded:
         if "Stack backtrace:" in words:
             words = words[: words.index("Stack backtrace:")]
         return " ".join(words) or self.status or "it ended without a word"
+
+    @property
+    def refused(self) -> bool:
+        """Whether the process may not be read; py-spy says it otherwise with --subprocesses."""
+        said = self.failed
+        return permissions.is_refusal(said) or "No python processes found" in said
 
     def take(self, line: str) -> str:
         """One line of the protocol, or of py-spy's messages; returns the keyword, or ""."""
