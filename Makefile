@@ -7,7 +7,7 @@ OUT ?= ragprof-demo
 BIN := .venv/bin
 UV := $(BIN)/uv --quiet
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pods test-one test-others check bench pins clean
+.PHONY: help demo test test-live test-pods test-one check bench pins clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -20,8 +20,12 @@ test: .venv/dev.stamp ## install what the tests need and run all of them
 	tests/backends/install.sh
 	tests/profiles/install.sh
 	$(BIN)/pytest -n 2 --dist loadfile -m "not e2e"
-	$(BIN)/pytest -m e2e
+	$(BIN)/pytest -m "e2e and not live"
 	tests/other_pythons.sh
+
+test-live: .venv/dev.stamp ## the demo observed by all real servers at once: capture equals recording
+	tests/backends/install.sh
+	$(BIN)/pytest -m live
 
 test-pods: .venv/dev.stamp ## attach to pods of a real one-node Kubernetes, built once (root, Debian, Go 1.24)
 	PYTHONPATH=tests/pods $(BIN)/python -m cluster.build

@@ -35,10 +35,14 @@ from ragprof.demo.stage import Process, open_stage, play
 from ragprof.monitoring import index_template, rsyslog
 from ragprof.sources.source import Window, fetch
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]  # on a loaded machine, too
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.live,
+    pytest.mark.timeout(1500),
+]  # on a loaded machine, too
 
-FAULTS = ("blocking_call", "pool_of_one", "n_plus_one")
-SECONDS = 18.0
+FAULTS = ("blocking_call", "padded_batch", "slow_downstream")
+SECONDS = 20.0
 APPS = Path(__file__).parent / "apps"
 SPAN_FIELDS = (
     *("trace_id", "span_id", "parent_span_id", "service", "scope", "name", "kind", "start"),
@@ -135,8 +139,7 @@ def observed(
                 def start(command: Sequence[str], env: Mapping[str, str], service: str) -> Process:
                     # The recorder reads what the shipper's file gets.
                     into = shlex.quote(str(folder / "logs" / f"{service}.log"))
-                    kept = ("ragprof.demo.app:create_app", "profiled_demo:create_app")
-                    line = f"{shlex.join(command).replace(*kept)} | tee -i -a {into}"
+                    line = f"{shlex.join(_profiled(command))} | tee -i -a {into}"
                     more = {
                         "PYTHONPATH": str(APPS),
                         "KEPT_FOLDER": str(folder / "kept"),
@@ -217,6 +220,14 @@ def test_the_first_finding_is_the_same(observed: Observed) -> None:
         assert found, observed.fault
         first.append({name: found[0].get(name) for name in ("stage", "function", "kind")})
     assert first[0] == first[1]
+
+
+def _profiled(command: Sequence[str]) -> list[str]:
+    names = {
+        "ragprof.demo.app:create_app": "profiled_demo:create_api",
+        "ragprof.demo.reference:create_app": "profiled_demo:create_reference",
+    }
+    return [names.get(word, word) for word in command]
 
 
 def _finished(recorder: Recorder, path: Path) -> rp.Recording:
