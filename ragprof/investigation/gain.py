@@ -16,8 +16,8 @@ from ragprof.analysis.columns import Floats
 from ragprof.analysis.counterfactual import replay
 from ragprof.investigation.case import Case
 
-MOST_REQUESTS = 2000
-"""Slow requests that are replayed; of more, so many drawn at random."""
+MOST_REQUESTS, MOST_SPANS = 2000, 100_000
+"""Slow requests and their spans that are replayed; of more, so many drawn at random."""
 ROUNDS = 1000
 QUANTILE = 0.95
 
@@ -40,8 +40,10 @@ def gain(case: Case, claims: Floats) -> Gain:
     if not len(slow):
         return Gain(*[float("nan")] * 4)
     draw = np.random.default_rng(0)
-    if len(slow) > MOST_REQUESTS:
-        slow = np.sort(draw.choice(slow, MOST_REQUESTS, replace=False))
+    spans = np.bincount(case.request_of_span[case.request_of_span >= 0], minlength=len(case.roots))
+    most = max(20, min(MOST_REQUESTS, int(MOST_SPANS / max(1.0, float(spans[slow].mean())))))
+    if len(slow) > most:
+        slow = np.sort(draw.choice(slow, most, replace=False))
     factor = np.ones(len(case.forest))
     of_span = case.path.of_span
     scale = _factors(case, claims, slow)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ragprof.analysis.columns import Floats, Ints
 from ragprof.investigation.case import Case
 from ragprof.investigation.evidence import Evidence, make
-from ragprof.investigation.structure import _positive
+from ragprof.investigation.structure import positive
 
 LEAST_MS = 1.0
 LEAST_SHARE = 0.3
@@ -114,10 +116,10 @@ def slower_everywhere(case: Case) -> list[Evidence]:
                  support=[text])]  # fmt: skip
 
 
-def _series(case: Case, name: str) -> list:  # type: ignore[type-arg]
+def _series(case: Case, name: str) -> list[Any]:
     """Rows of a metric of the service that was asked, or of the whole machine."""
     service = case.forest.services[case.service] if case.service >= 0 else ""
-    rows = case.metrics[(case.metrics["metric"] == name)].itertuples()
+    rows = case.metrics[case.metrics["metric"] == name].itertuples()
     return [row for row in rows if row.service in ("", service)]
 
 
@@ -127,7 +129,7 @@ def _seconds(unit: str) -> float:
 
 def _share(case: Case, milliseconds: float) -> Floats:
     """The added time of all elements, scaled to what is explained."""
-    added = _positive(case)
+    added = positive(case)
     scaled: Floats = added * min(1.0, milliseconds / max(float(added.sum()), 1e-9))
     return scaled
 

@@ -12,12 +12,14 @@ LEAST_RATIO = 1.5
 """Calls per request must have grown by this factor."""
 
 
-def _positive(case: Case) -> Floats:
+def positive(case: Case) -> Floats:
+    """Added ms of each path element, 0 where it became faster."""
     added: Floats = np.maximum(case.compared["added_ms"].to_numpy(), 0)
     return added
 
 
-def _codes(case: Case) -> Ints:
+def service_codes(case: Case) -> Ints:
+    """The service of each path element, as in the forest."""
     services = {name: code for code, name in enumerate(case.forest.services)}
     return np.array([services[name] for name in case.path.elements["service"]], dtype=np.int64)
 
@@ -25,7 +27,7 @@ def _codes(case: Case) -> Ints:
 def downstream(case: Case) -> list[Evidence]:
     """Added time inside the server spans of another service than the one that was asked."""
     found = []
-    codes, added = _codes(case), _positive(case)
+    codes, added = service_codes(case), positive(case)
     local = (case.path.elements["part"] == "self").to_numpy()
     for code in np.unique(codes):
         claimed = np.where((codes == code) & local, added, 0)
@@ -45,7 +47,7 @@ def downstream(case: Case) -> list[Evidence]:
 def network(case: Case) -> list[Evidence]:
     """The gap between client and server spans grew."""
     edge = (case.path.elements["part"] == "edge").to_numpy()
-    claimed = np.where(edge, _positive(case), 0)
+    claimed = np.where(edge, positive(case), 0)
     if not claimed.any():
         return []
     text = f"{claimed.sum():.1f} ms per request were added between client and server spans"
@@ -71,7 +73,7 @@ def extra_calls(case: Case) -> list[Evidence]:
         _, p_value = case.p_value(counts)
         # What the calls take, and what their caller spends between them.
         claimed = np.zeros(len(case.compared))
-        added = _positive(case)
+        added = positive(case)
         of = case.path.of_span
         parts = np.unique(np.concatenate([of[spans], of[forest.parent[spans[in_slow]]]]))
         parts = parts[parts >= 0]

@@ -7,7 +7,7 @@ import numpy as np
 from ragprof.analysis.load import explained_at_most, load_shifts
 from ragprof.investigation.case import Case
 from ragprof.investigation.evidence import Evidence, make
-from ragprof.investigation.structure import _positive
+from ragprof.investigation.structure import positive
 
 
 def load(case: Case) -> list[Evidence]:
@@ -30,7 +30,7 @@ def load(case: Case) -> list[Evidence]:
         return []
     values = case.numeric[(lead.span, lead.attribute)]
     most = explained_at_most(values, case.path.milliseconds, case.slow, case.baseline)
-    claimed = np.clip(most, 0, _positive(case))
+    claimed = np.clip(most, 0, positive(case))
     explained = claimed.sum() / max(case.total_ms, 1e-9)
     support = [
         f"{lead.attribute} is {lead.after:.4g} instead of {lead.before:.4g} on average "
@@ -62,7 +62,7 @@ def cache_miss(case: Case) -> list[Evidence]:
         _, p_value = case.p_value((~value).astype(np.float64))
         if p_value > 0.01 or explained < 0.5 * case.total_ms:
             continue
-        claimed = _positive(case)
+        claimed = positive(case)
         text = f"{column[1]} holds for {ratios[0]:.0%} of requests instead of {ratios[1]:.0%}"
         found.append(
             make(case, "cache_miss", claimed, stage="cache", resource=column[1], support=[text])

@@ -8,14 +8,14 @@ import pandas as pd
 from ragprof.analysis import functions
 from ragprof.investigation.case import Case
 from ragprof.investigation.evidence import Evidence, make
-from ragprof.investigation.structure import _codes, _positive
+from ragprof.investigation.structure import positive, service_codes
 
 LEAST_MS = 1.0
 
 
 def pool_wait(case: Case) -> list[Evidence]:
     """Time before database work grew while a pool had no connection left."""
-    of, added = case.path.of_span, _positive(case)
+    of, added = case.path.of_span, positive(case)
     fetching = np.unique(of[case.database & ~case.statement & (case.request_of_span >= 0)])
     claimed = np.zeros(len(added))
     claimed[fetching[fetching >= 0]] = added[fetching[fetching >= 0]]
@@ -111,9 +111,9 @@ def blocked_loop(case: Case) -> list[Evidence]:
         minlength=len(case.compared),
     )  # fmt: skip
     element = int(np.argmax(per_element))
-    same = _codes(case) == _codes(case)[element]
+    same = service_codes(case) == service_codes(case)[element]
     edge = (case.path.elements["part"] == "edge").to_numpy()
-    claimed = np.where(same | edge, _positive(case), 0)
+    claimed = np.where(same | edge, positive(case), 0)
     support = [
         f"the event loop was blocked for {own:.1f} ms per request by {top['function']} itself"
     ]
@@ -136,7 +136,7 @@ _WAITS = {"lock": "lock_wait", "io": "io", "queue": "lock_wait", "sleep": "io"}
 
 def local(case: Case) -> list[Evidence]:
     """Own time of spans, told by what their samples did: computed, or waited for a lock or I/O."""
-    found, codes, added = [], _codes(case), _positive(case)
+    found, codes, added = [], service_codes(case), positive(case)
     elements, samples = case.path.elements, case.samples
     own = (elements["part"] == "self").to_numpy() & (codes == case.service)
     groups = elements["stage"].to_numpy()
