@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ragprof.analysis import functions
 from ragprof.analysis.columns import Floats, Ints
 from ragprof.investigation.case import Case
 from ragprof.investigation.evidence import Evidence, make
@@ -19,7 +20,8 @@ LEAST_ELEMENTS, LEAST_ELEMENT_MS, LEAST_RATIO = 4, 0.5, 1.15
 """Places of the service that must be seen, their time before, and the factor they grew by."""
 
 MORE = 1.3
-"""A service that uses this much more CPU than before waits for CPU because of that."""
+"""A service that uses this much more CPU than before waits for CPU because of that; a function
+that computes this much longer than the collector paused is why it paused."""
 
 WITHHELD = {
     "cgroup.cpu.throttled_time": "the CPU quota of the container held it back",
@@ -40,6 +42,13 @@ def collector(case: Case) -> list[Evidence]:
     own, p_value = case.p_value(paused)
     if not own >= max(LEAST_MS, LEAST_SHARE * case.total_ms) or p_value > 0.01:
         return []
+    # Who allocates pays for the collector: the samples of that function hold the pauses.
+    table = functions.difference(
+        case.samples, case.slow, case.baseline, case.samples.state == "running"
+    )
+    seconds = sum(row.slow - row.baseline for row in _series(case, "python.gc.pause"))
+    if len(table) and table["added_ms"].iloc[0] > MORE * 1000 * seconds / _rate(case):
+        return []
     text = (
         f"the garbage collector paused {paused[case.slow].mean():.1f} ms of a request instead of "
         f"{paused[case.baseline].mean():.1f} ms"
@@ -51,24 +60,14 @@ def collector(case: Case) -> list[Evidence]:
 
 
 def throttled(case: Case) -> list[Evidence]:
-    """The machine withheld CPU: by a quota, by its other work, or by its host.
-
-    Waiting threads say the same of a service that itself computes more than before: then it is
-    not the machine.
-    """
-    seconds = max((case.window[1] - case.window[0]).total_seconds(), 1e-9)
-    start = case.forest.start[case.roots]
-    inside = (start >= case.window[0].value) & (start < case.window[1].value)
-    per_second = max(1.0, float(inside.sum())) / seconds
-    computing = _series(case, "process.cpu.time")
-    before, now = (sum(getattr(row, side) for row in computing) for side in ("baseline", "slow"))
-    if now > MORE * before and 1000 * (now - before) / per_second > 0.15 * case.total_ms:
+    """The machine withheld CPU: by a quota, by its other work, or by its host."""
+    if _computes_more(case, MORE):
         return []
     found = []
     for name, words in WITHHELD.items():
         rows = _series(case, name)
         more = sum(_seconds(row.unit) * (row.slow - row.baseline) for row in rows)
-        each = 1000 * more / per_second
+        each = 1000 * more / _rate(case)
         if not each >= max(LEAST_MS, LEAST_SHARE * case.total_ms):
             continue
         waited = np.zeros(len(case.roots))
@@ -93,6 +92,9 @@ def slower_everywhere(case: Case) -> list[Evidence]:
     A change of the code is somewhere. A machine whose caches, memory or clock are shared with a
     busy neighbour is slower everywhere, and no thread need wait for that.
     """
+    # Shared caches and clocks make the same work cost more CPU time as well, but not so much.
+    if _computes_more(case, 2 * MORE):
+        return []
     compared, elements = case.compared, case.path.elements
     own = (elements["part"] == "self") & (elements["service"] == case.forest.services[case.service])
     before, added = (compared[name].to_numpy() for name in ("baseline_ms", "added_ms"))
@@ -114,6 +116,32 @@ def slower_everywhere(case: Case) -> list[Evidence]:
     )
     return [make(case, "throttled", claimed, stage="request", resource="system.cpu",
                  support=[text])]  # fmt: skip
+
+
+def _computes_more(case: Case, factor: float) -> bool:
+    """Whether the service itself uses that much more CPU, by more than what else runs, or by an
+    amount that matters in any case.
+
+    Its threads then wait for each other, which looks the same as waiting for the machine.
+    """
+    own, before = _grown(_series(case, "process.cpu.time"))
+    everyone, _ = _grown(_series(case, "system.cpu.time"))
+    each = 1000 * own / _rate(case)
+    least = 0.05 if own > everyone - own else 0.15
+    return bool(own > (factor - 1) * before and each > least * case.total_ms)
+
+
+def _grown(rows: list[Any]) -> tuple[float, float]:
+    """How much rates grew in sum, and what they were."""
+    return sum(row.slow - row.baseline for row in rows), sum(row.baseline for row in rows)
+
+
+def _rate(case: Case) -> float:
+    """Requests per second in the slow window."""
+    seconds = max((case.window[1] - case.window[0]).total_seconds(), 1e-9)
+    start = case.forest.start[case.roots]
+    inside = (start >= case.window[0].value) & (start < case.window[1].value)
+    return float(max(1, inside.sum()) / seconds)
 
 
 def _series(case: Case, name: str) -> list[Any]:

@@ -135,26 +135,54 @@ _WAITS = {"lock": "lock_wait", "io": "io", "queue": "lock_wait", "sleep": "io"}
 
 
 def local(case: Case) -> list[Evidence]:
-    """Own time of spans, told by what their samples did: computed, or waited for a lock or I/O."""
-    found, codes, added = [], service_codes(case), positive(case)
+    """Own time of spans, told by what their samples did: computed, or waited for a lock or I/O.
+
+    Stages that mostly wait for the interpreter lock (GIL) wait for the stage that computes more:
+    their time is that stage's.
+    """
+    codes, added = service_codes(case), positive(case)
     elements, samples = case.path.elements, case.samples
     own = (elements["part"] == "self").to_numpy() & (codes == case.service)
     groups = elements["stage"].to_numpy()
+    parts = []
     for stage in np.unique(groups[own]):
         claimed = np.where(own & (groups == stage), added, 0)
         if claimed.sum() < LEAST_MS:
             continue
         members = np.flatnonzero(claimed > 0.1 * claimed.max())
         on = np.isin(case.path.of_span[samples.span], members)
-        table = functions.difference(samples, case.slow, case.baseline, on)
+        parts.append((claimed, functions.difference(samples, case.slow, case.baseline, on)))
+    ran, stood = (np.array([_added(table, how) for _, table in parts]) for how in ("run", "gil"))
+    holder = int(np.argmax(ran)) if len(ran) else -1
+    others = stood > 2 * np.maximum(ran, 0)
+    others[holder : holder + 1] = False
+    spilled = bool(others.any() and ran[holder] > 0.3 * stood[others].sum())
+    found = []
+    for number, (claimed, table) in enumerate(parts):
+        if spilled and others[number]:
+            continue
         kind, text = _kind(table)
+        support, element = [text] if text else [], int(np.argmax(claimed))
+        if spilled and number == holder and kind == "cpu":
+            claimed = claimed + sum(parts[other][0] for other in np.flatnonzero(others))
+            support.append(
+                f"{stood[others].sum():.1f} ms per request more of waiting for the interpreter "
+                "lock (GIL) in other stages, while this computes"
+            )
         states = ("running",) if kind == "cpu" else ("waiting", "awaiting")
         found.append(
             make(
-                case, kind, claimed, spans_wide=True, states=states, support=[text] if text else []
+                case, kind, claimed, element=element, spans_wide=True, states=states,
+                support=support,
             )
-        )
+        )  # fmt: skip
     return found
+
+
+def _added(table: pd.DataFrame, how: str) -> float:
+    """Added ms of running, or of waiting for the interpreter lock."""
+    chosen = table["state"] == "running" if how == "run" else table["wait"] == "gil"
+    return float(table.loc[chosen, "added_ms"].sum())
 
 
 def _kind(table: pd.DataFrame) -> tuple[str, str]:

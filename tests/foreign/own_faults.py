@@ -12,7 +12,7 @@ import time
 def near_duplicates(service):
     """Someone adds a filter for near-duplicates after the search: all pairs, by text distance."""
     search = service.search
-    texts = [str(list(range(60 + n % 60))) for n in range(4000)]
+    texts = [str(list(range(20 + n % 20))) for n in range(4000)]
 
     def search_without_near_duplicates(query, text, limit, strategy):
         hits = search(query, text, limit, strategy)
