@@ -157,6 +157,39 @@ def everywhere(tree: Tree, draw: random.Random, faulty: bool) -> None:
         at += took
 
 
+def saturated(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    """The search computes longer, and all stages wait for the interpreter lock meanwhile."""
+    steps = (("embedding", "EMBEDDING", 0, 50), ("search", "RETRIEVER", 40, 20),
+             ("scoring", "RERANKER", 0, 40), ("merge", "", 0, 30))  # fmt: skip
+    spans, at = [], 2.0
+    for n, (name, kind, more, stood) in enumerate(steps):
+        own = 3 + draw.random() * 2 + more * faulty
+        waited = stood * (0.8 + 0.4 * draw.random()) * faulty
+        spans.append((name, kind, at, own, waited, 1 + n))
+        at += own + waited
+    root = tree.span(ASK, 0, at + 3, kind="server")
+    for name, kind, begin, own, waited, stack in spans:
+        attributes = {"openinference__span__kind": kind} if kind else {}
+        span = tree.span(name, begin, own + waited, root, **attributes)
+        tree.sample(span, begin, own, stack, task=0)
+        if waited:
+            tree.sample(span, begin + own, waited, stack, "waiting", "gil", task=0)
+
+
+def computing_twice(faulty: bool) -> dict[str, float]:
+    own = 0.9 if faulty else 0.2
+    return {"process.cpu.time": own, "system.cpu.time": own + 0.3}
+
+
+def allocating(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    """The collector pauses within a function that computes longer than the pauses."""
+    steady(tree, draw, faulty, 90 if faulty else 0)
+
+
+def some_pauses(faulty: bool) -> dict[str, float]:
+    return {"python.gc.pause": 0.35 if faulty else 0.002}
+
+
 def held(tree: Tree, draw: random.Random, faulty: bool) -> None:
     """Scoring takes longer with the connection in hand, so that others wait for one."""
     score = 20 + draw.random() * 5 + (50 if faulty else 0)
@@ -190,6 +223,8 @@ CASES = [
     (reading, None, ("rerank", "io", "app:f2")),
     (missed, None, ("cache", "cache_miss", "")),
     (collected, pauses, ("request", "gc", "")),
+    (saturated, computing_twice, ("retrieve", "cpu", "app:f2")),
+    (allocating, some_pauses, ("rerank", "cpu", "app:f2")),
     (denied, busy_neighbour, ("request", "throttled", "")),
     (denied, own_computing, ("request", "cpu", "app:f1")),
 ]

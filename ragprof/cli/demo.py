@@ -15,13 +15,16 @@ ACTIONS = {
     "evaluate": "compare findings.json with truth.json in folders made by the demo",
     "effects": "measure how much each fault slows its operation down",
     "matrix": "record many faults and seeds once, investigate them again and again",
+    "nulls": "cut a fault-free Recording into pairs of windows: how often is a cause named?",
 }
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "; ".join(f"demo {name}: {text}" for name, text in ACTIONS.items())
-    parser.add_argument("action", nargs="?", choices=ACTIONS, metavar="evaluate|effects|matrix")
-    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="for evaluate")
+    parser.add_argument("action", nargs="?", choices=ACTIONS, metavar="|".join(ACTIONS))
+    parser.add_argument(
+        "folders", nargs="*", type=Path, metavar="DIR", help="for evaluate; nulls: a Recording"
+    )
     parser.add_argument("--fault", default="blocking_call", metavar="NAME", help="see --list")
     parser.add_argument(
         "--fault-module",
@@ -37,12 +40,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="name the faults and end")
     parser.add_argument("--faults", metavar="A,B", help="effects, matrix: which (default: all)")
     parser.add_argument("--seeds", default="1", metavar="1,2", help="matrix: seeds of the load")
+    parser.add_argument("--pairs", type=int, default=40, metavar="N", help="nulls: pairs (40)")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="nulls: draw the p-values")
     parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
-    if not 5 <= args.seconds <= 600:
-        raise RagprofError("--seconds is between 5 and 600: shorter windows hold too few requests.")
+    if not 5 <= args.seconds <= 1800:
+        raise RagprofError(
+            "--seconds is between 5 and 1800: shorter windows hold too few requests."
+        )
     if args.list:
         return _list(args)
     actions: dict[str | None, Callable[[argparse.Namespace], int]] = {
@@ -50,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         "evaluate": _evaluate,
         "effects": _effects,
         "matrix": _matrix,
+        "nulls": _nulls,
     }
     return actions[args.action](args)
 
@@ -152,6 +160,23 @@ def _matrix(args: argparse.Namespace) -> int:
         print(json.dumps([asdict(each) for each in judged]))
     else:
         print(evaluate.table(judged))
+    return 0
+
+
+def _nulls(args: argparse.Namespace) -> int:
+    from ragprof import recording
+    from ragprof.demo import nulls
+
+    if len(args.folders) != 1:
+        raise RagprofError("Name one fault-free Recording: ragprof demo nulls NAME.ragprof")
+    measured = nulls.measure(recording.open(args.folders[0]), args.pairs, _say(args))
+    if args.svg:
+        args.svg.write_text(nulls.picture(measured).svg(620), encoding="utf-8")
+    if args.json:
+        rows = json.loads(measured.to_json(orient="records", date_format="iso"))
+        print(json.dumps(nulls.summary(measured) | {"rows": rows}))
+    else:
+        print(nulls.table(measured))
     return 0
 
 
