@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from foreign import measure
+from foreign import measure, services
 
 import ragprof as rp
 
@@ -103,13 +103,10 @@ def test_somebody_elses_fault(tmp_path: Path) -> None:
 
 def test_foreign_service(tmp_path: Path) -> None:
     """An ordinary FastAPI application, which does not know ragprof, with a mistake of its own."""
-    recording = measure.record_shop("reparse", tmp_path)
+    recording = services.record("bookshop", "reparse", tmp_path)
     assert rp.open(recording).verify() == []
     found = measure.investigate(recording, tmp_path / "found")
     assert findings(tmp_path / "found") == found
     assert found["verdict"] == "cause_found"
-    first = found["findings"][0]
-    # Parsing in the event loop computes and blocks: both names for it are right.
-    assert first["kind"] in ("cpu", "blocked_loop")
-    assert first["function"] in ("bookshop:load_books", "bookshop:matching")
-    assert first["service"] == "bookshop"
+    assert services.SERVICES["bookshop"].mistakes["reparse"].is_named(found)
+    assert found["findings"][0]["service"] == "bookshop"

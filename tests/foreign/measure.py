@@ -1,136 +1,143 @@
-"""What ragprof finds in a service and in faults that it has never seen, as a Markdown table.
+"""What ragprof finds in services and in faults that it has never seen, as a Markdown page.
 
-python tests/foreign/measure.py >> docs/foreign.md
+python tests/foreign/measure.py [--only SERVICE[:FAULT],…] [--seed N] [--out FOLDER]
+
+The services are those of services.py; `demo` is ragprof's own demo with the faults of
+own_faults.py. With --out the recordings and the investigations of them are kept there; those that
+are there already are investigated again, not recorded again.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import signal
-import socket
+import platform
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-BIN = Path(sys.prefix) / "bin"
-SHOP_FAULTS = {
-    "reparse": "the catalogue is parsed anew for each request, in the event loop",
-    "till": "every sale holds one lock for 80 ms",
-    "none": "nothing changes",
-}
+sys.path.insert(0, str(FOLDER.parent))
+
+from foreign.services import BIN, NOTHING, SERVICES, Mistake, record  # noqa: E402
+
 OWN_FAULTS = {
-    "near_duplicates": "all pairs of hits are compared by text distance",
-    "reload_under_lock": "each question waits for a lock that a reload holds",
+    "near_duplicates": Mistake(
+        "all pairs of hits are compared by text distance",
+        ("retrieve",),
+        ("cpu",),
+        (
+            "own_faults:near_duplicates.<locals>.is_near_duplicate",
+            "own_faults:near_duplicates.<locals>.search_without_near_duplicates",
+        ),
+    ),
+    "reload_under_lock": Mistake(
+        "each question waits for a lock that a reload holds",
+        ("embed",),
+        ("lock_wait",),
+        ("own_faults:reload_under_lock.<locals>.embed_with_current_model",),
+    ),
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until_answering(url: str, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.2)
-
-
-def record_shop(fault: str, folder: Path, seconds: float = 15) -> Path:
-    """Record the book shop before and after its bad deploy; returns the Recording."""
-    switch, out, port = folder / "fault.txt", folder / "shop.ragprof", free_port()
-    url = f"http://127.0.0.1:{port}"
-    record = [BIN / "ragprof", "record", "--out", out, "--service", "bookshop", "--"]
-    serve = ["uvicorn", "bookshop:app", "--port", port, "--app-dir", FOLDER, "--no-access-log"]
-    recorder = subprocess.Popen(
-        [str(word) for word in (*record, BIN / "opentelemetry-instrument", *serve)],
-        cwd=folder,
-        env={
-            **os.environ,
-            "BOOKSHOP_FAULT": str(switch),
-            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_until_answering(f"{url}/buy/1")
-        for seed in (1, 2):
-            visit = [sys.executable, FOLDER / "visitors.py", url, seconds, seed]
-            subprocess.run(
-                [str(word) for word in visit], check=True, timeout=120, stdout=subprocess.DEVNULL
-            )
-            switch.write_text(fault)
-    finally:
-        recorder.send_signal(signal.SIGINT)
-        recorder.wait(timeout=60)
-    return out
+CASES = [
+    *((name, fault) for name, service in SERVICES.items() for fault in service.mistakes),
+    *(("demo", fault) for fault in OWN_FAULTS),
+]
+HEAD = """\
+| service | fault | right | first finding | stage | function or resource | added ms |
+|---|---|---|---|---|---|---|"""
 
 
 def investigate(recording: Path, folder: Path) -> dict:
     subprocess.run(
         [str(BIN / "ragprof"), "investigate", str(recording), "--out", str(folder)],
         check=True,
-        timeout=120,
-        stdout=subprocess.DEVNULL,
-    )
-    return json.loads((folder / "findings.json").read_text())
-
-
-def demo_with(fault: str, folder: Path) -> dict:
-    """The demo with a fault of somebody else's file."""
-    subprocess.run(
-        [
-            str(BIN / "ragprof"),
-            "demo",
-            "--out",
-            str(folder),
-            "--fault-module",
-            f"{FOLDER / 'own_faults.py'}:{fault}",
-        ],
-        check=True,
         timeout=300,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
     )
     return json.loads((folder / "findings.json").read_text())
 
 
-def row(service: str, fault: str, meaning: str, found: dict) -> str:
+def demo_with(fault: str, folder: Path, seed: int) -> Path:
+    """The demo with a fault of somebody else's file; returns the Recording."""
+    recording = folder / "recording.ragprof"
+    module = f"{FOLDER / 'own_faults.py'}:{fault}"
+    subprocess.run(
+        [str(BIN / "ragprof"), "demo", "--seed", str(seed), "--out", str(folder),
+         "--fault-module", module],
+        check=True,
+        timeout=400,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    return recording
+
+
+def measured(name: str, fault: str, folder: Path, seed: int) -> dict:
+    """Findings of a service with a fault, recorded in `folder` unless it is there already."""
+    service = name if name in SERVICES else "recording"
+    recording = folder / f"{service}.ragprof"
+    if not recording.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        if name == "demo":
+            demo_with(fault, folder, seed)
+        else:
+            record(name, fault, folder, seed=seed)
+    return investigate(recording, folder / "found")
+
+
+def row(name: str, fault: str, mistake: Mistake, found: dict) -> str:
     first = found["findings"][0] if found["findings"] else {}
+    place = first.get("function") or first.get("resource", "")
     cells = (
-        service,
-        f"`{fault}`: {meaning}",
+        name,
+        f"`{fault}`: {mistake.meaning}",
+        "yes" if mistake.is_named(found) else "no",
         first.get("kind", found["verdict"].replace("_", " ")),
         first.get("stage", ""),
-        f"`{first['function']}`" if first.get("function") else "",
+        f"`{place}`" if place else "",
         f"{first['added_ms']:.0f}" if first else "",
     )
     return "| " + " | ".join(cells) + " |"
 
 
+def chosen(only: str) -> list[tuple[str, str]]:
+    """The cases that `--only` names, in the order of the table."""
+    wanted = [tuple(word.partition(":")[::2]) for word in only.split(",") if word]
+    for name, fault in wanted:
+        if not any(name == one and fault in ("", other) for one, other in CASES):
+            raise SystemExit(f"--only {name}:{fault} is none of {CASES}")
+    return [
+        (name, fault)
+        for name, fault in CASES
+        if not wanted or (name, fault) in wanted or (name, "") in wanted
+    ]
+
+
 def main() -> None:
-    print("| service | fault | first finding | stage | function | added ms |")
-    print("|---|---|---|---|---|---|")
-    for fault, meaning in SHOP_FAULTS.items():
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            found = investigate(record_shop(fault, folder), folder / "found")
-        print(row("bookshop", fault, meaning, found), flush=True)
-    for fault, meaning in OWN_FAULTS.items():
-        with tempfile.TemporaryDirectory() as name:
-            print(row("demo", fault, meaning, demo_with(fault, Path(name))), flush=True)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="services, or SERVICE:FAULT, with commas")
+    parser.add_argument("--seed", type=int, default=1, help="of the load before the deploy")
+    parser.add_argument("--out", type=Path, help="folder that keeps the recordings")
+    options = parser.parse_args()
+    print(HEAD, flush=True)
+    right = []
+    cases = chosen(options.only)
+    for name, fault in cases:
+        mistake = (SERVICES[name].mistakes if name in SERVICES else OWN_FAULTS)[fault]
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = (options.out or Path(temporary)).resolve() / f"{name}-{fault}"
+            found = measured(name, fault, folder, options.seed)
+        print(row(name, fault, mistake, found), flush=True)
+        right.append((mistake is NOTHING, mistake.is_named(found)))
+    faults = [each for healthy, each in right if not healthy]
+    healthy = [each for healthy, each in right if healthy]
+    print(
+        f"\n{sum(faults)} of {len(faults)} faults were named first, and {sum(healthy)} of "
+        f"{len(healthy)} recordings without one gave no cause. Seed {options.seed}, "
+        f"{os.cpu_count()} cores, Python {platform.python_version()}."
+    )
 
 
 if __name__ == "__main__":
