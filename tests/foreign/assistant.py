@@ -29,7 +29,7 @@ WORDS = [
         for b in ("age", "er", "ing")
     ),
 ]
-SIZE, RULES, FOUND, SHOWN = 48, 300, 12, 3
+SIZE, RULES, FOUND, SHOWN = 48, 300, 16, 3
 ACCELERATOR = threading.Lock()
 TEMPLATE = [
     ChatMessage.from_user(
@@ -70,12 +70,19 @@ class OverlapRanker:
 
 
 def diverse(documents: list[Document]) -> list[Document]:
-    """The mistake `diversity`: each rule is compared with all others, letter by letter."""
-    return sorted(documents, key=lambda one: sum(distance(one, other) for other in documents))
+    """The mistake `diversity`: each rule is compared with all others, word by word."""
+    return sorted(documents, key=lambda one: sum(common_words(one, other) for other in documents))
 
 
-def distance(one: Document, other: Document) -> int:
-    return sum(a != b for a, b in zip(one.content[:160], other.content[:160], strict=False))
+def common_words(one: Document, other: Document) -> int:
+    """Length of the longest common subsequence."""
+    mine, theirs = one.content.split(), other.content.split()
+    best = [0] * (len(theirs) + 1)
+    for word in mine:
+        left = 0
+        for n, their in enumerate(theirs):
+            left, best[n + 1] = best[n + 1], max(best[n], best[n + 1], left + (word == their))
+    return best[-1]
 
 
 @component
@@ -91,7 +98,7 @@ class ScriptedChatGenerator:
         return {"replies": [ChatMessage.from_assistant(" ".join(reply), meta={"usage": usage})]}
 
     def answer(self, words: list[str]) -> list[str]:
-        time.sleep(0.0003 * len(words))  # prefill
+        time.sleep(0.0002 * len(words))  # prefill
         chance, reply = random.Random(len(words)), []
         for _ in range(20):
             time.sleep(0.004)  # decode

@@ -70,7 +70,7 @@ async def file_away(queue: str, letter: int, text: str) -> None:
     """The mistake `one_ledger`: each digest is entered in a ledger, one task at a time."""
     if deploys.brought() == "one_ledger":
         async with LEDGER:
-            await asyncio.sleep(0.07)
+            await asyncio.sleep(0.09)
     await asyncio.to_thread(store, queue, letter, text)
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import orm
 FOLDER = os.environ.get("ORDERS_FOLDER") or tempfile.mkdtemp(prefix="orders-")
 engine = sa.create_engine(f"sqlite:///{FOLDER}/orders.db", connect_args={"timeout": 30})
 Session = orm.sessionmaker(engine)
-CUSTOMERS, ORDERS, ARTICLES = 200, 12, 60_000
+CUSTOMERS, ORDERS, ARTICLES = 200, 12, 150_000
 COUNTER = threading.Lock()
 app = Flask(__name__)
 
@@ -121,5 +121,5 @@ def next_number(order: int) -> int:
     """The mistake `one_counter`: numbers come from a file on a share, one thread at a time."""
     if deploys.brought() == "one_counter":
         with COUNTER:
-            time.sleep(0.11)  # the share
+            time.sleep(0.1)  # the share
     return 70_000 + order

@@ -26,10 +26,10 @@ def bookshop(chance: random.Random) -> Ask:
 
 def orders(chance: random.Random) -> Ask:
     kind = chance.random()
-    if kind < 0.4:
+    if kind < 0.25:
         return "GET", f"/customers/{chance.randrange(200)}/orders", None
-    if kind < 0.7:
-        return "GET", f"/articles/A-{chance.randrange(60_000):06}", None
+    if kind < 0.45:
+        return "GET", f"/articles/A-{chance.randrange(150_000):06}", None
     return "POST", f"/orders/{chance.randrange(1, 2400)}/invoice", {}
 
 
@@ -39,8 +39,8 @@ def assistant(chance: random.Random) -> Ask:
 
 SERVICES: dict[str, tuple[Callable[[random.Random], Ask], float]] = {
     "bookshop": (bookshop, 12.0),
-    "orders": (orders, 12.0),
-    "assistant": (assistant, 5.0),
+    "orders": (orders, 14.0),
+    "assistant": (assistant, 6.0),
 }
 """What visitors ask, and how many come in a second."""
 
