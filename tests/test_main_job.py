@@ -103,7 +103,7 @@ def test_somebody_elses_fault(tmp_path: Path) -> None:
 
 def test_foreign_service(tmp_path: Path) -> None:
     """An ordinary FastAPI application, which does not know ragprof, with a mistake of its own."""
-    recording = services.record("bookshop", "reparse", tmp_path)
+    recording = services.record("bookshop", "reparse", tmp_path, seconds=15)
     assert rp.open(recording).verify() == []
     found = measure.investigate(recording, tmp_path / "found")
     assert findings(tmp_path / "found") == found
