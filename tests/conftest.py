@@ -12,6 +12,10 @@ from backends.fixtures import (  # noqa: F401
     rsyslog,
     run_folder,
 )
+from hypothesis import settings
+
+settings.register_profile("tests", deadline=None)  # the machine may be busy with other work
+settings.load_profile("tests")
 
 EVERY_PYTHON = (
     "test_sampler",
