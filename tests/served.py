@@ -41,7 +41,11 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, *command: str, ready: str = "/items/ready", **environment: str
+    folder: Path,
+    *command: str,
+    ready: str = "/items/ready",
+    deadline: float = DEADLINE,
+    **environment: str,
 ) -> Iterator[Any]:
     """An httpx client of a server started as `python -m COMMAND`, with `{port}` filled in.
 
@@ -68,7 +72,7 @@ def serving(
                 assert server.poll() is None, (folder / "err").read_text()[-3000:]
                 return client.get(ready).status_code < 500
 
-            wait_for(answers, f"answer of {' '.join(command)}")
+            wait_for(answers, f"answer of {' '.join(command)}", deadline)
             yield client
     finally:
         server.terminate()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -53,6 +54,36 @@ def test_workers_share_one_server_and_the_last_one_ends_it(tmp_path: Path) -> No
         for worker in workers:
             worker.kill()
             worker.wait()
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_servers_for_use_by_hand_end_with_their_process(end: signal.Signals) -> None:
+    by_hand = subprocess.Popen(
+        [sys.executable, "-m", "backends", "prometheus"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(servers.__file__).parents[1])},
+    )
+    try:
+        assert by_hand.stdout is not None
+        words = [by_hand.stdout.readline() for _ in range(2)]  # it brings its Alertmanager
+        said = {line.split()[1].partition("=")[0]: line.split("=")[1].split()[0] for line in words}
+        prometheus, manager = (
+            said[f"RAGPROF_TEST_{name}_URL"] for name in ("PROMETHEUS", "ALERTMANAGER")
+        )
+        assert servers.answers(f"{manager}/-/ready")
+        with urllib.request.urlopen(f"{prometheus}/api/v1/rules", timeout=60) as reply:
+            groups = json.load(reply)["data"]["groups"]
+        assert [group["name"] for group in groups] == ["rag-api-alerts", "rag-slo-burn-rate"]
+        targets = Path(words[0].split()[-1])
+        by_hand.send_signal(end)
+        assert by_hand.wait(60) == (0 if end is signal.SIGINT else -signal.SIGKILL)
+    finally:
+        by_hand.kill()
+        by_hand.wait()
+    for url in (prometheus, manager):
+        assert servers.wait(lambda: not servers.answers(f"{url}/-/ready"))  # noqa: B023
+    assert servers.wait(lambda: not targets.parent.exists())
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:

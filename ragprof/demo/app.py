@@ -6,21 +6,24 @@ import asyncio
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import FastAPI, Header, HTTPException, Request
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from ragprof.demo import faults
+from ragprof.demo import corpus, faults
+from ragprof.demo.generation import EXTRACTIVE
 from ragprof.demo.service import Service, answer, open_service, retrieve
 from ragprof.demo.unobserved import UNOBSERVED, unobserved
 from ragprof.demo.weights import MISSING, find_weights
-from ragprof.service.logging import LoggingMiddleware, get_logger, setup_logging
-from ragprof.service.metrics import setup_metrics, watch_event_loop
-from ragprof.service.tracing import setup_tracing
+from ragprof.service import instrument
+from ragprof.service.logging import get_logger
+from ragprof.service.metrics import BusinessMetrics, timed_stream
 
 SERVICE = "rag-api"
 VERSION = "1.0.0"
@@ -47,20 +50,23 @@ class FaultRequest(BaseModel):
 
 
 def create_app() -> FastAPI:
-    """The application. `RAGPROF_DEMO_REFERENCE` is the URL of rag-reference."""
-    setup_logging()
+    """The application. `RAGPROF_DEMO_REFERENCE` is the URL of rag-reference.
+
+    With `RAGPROF_DEMO_PROMETHEUS`, the URL of the Prometheus that scrapes the service, it answers
+    `/api/v1/analytics`.
+    """
     app = FastAPI(
         title=SERVICE, version=VERSION, lifespan=_lifespan, telemetry={"exclude": unobserved}
     )
     app.add_api_route("/api/v1/ask", ask, methods=["POST"])
+    app.add_api_route("/api/v1/ask/stream", ask_stream, methods=["POST"])
     app.add_api_route("/api/v1/search", search, methods=["POST"])
     app.add_api_route("/api/v1/documents/{slug}", document, methods=["GET"])
     app.add_api_route("/health", health, methods=["GET"])
     if os.environ.get("RAGPROF_DEMO_TOKEN"):
         app.add_api_route("/admin/fault", start_fault, methods=["POST"], include_in_schema=False)
-    app.add_middleware(LoggingMiddleware, exclude=UNOBSERVED)
-    setup_metrics(app, exclude=UNOBSERVED)
-    setup_tracing(app, SERVICE, version=VERSION)
+    prometheus = os.environ.get("RAGPROF_DEMO_PROMETHEUS") or None
+    instrument(app, SERVICE, version=VERSION, exclude=UNOBSERVED, analytics=prometheus)
     return app
 
 
@@ -69,19 +75,29 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if find_weights() is None:
         log.warning("weights_missing", hint=MISSING)
     with tempfile.TemporaryDirectory(prefix="rag-api-") as folder:
+        began = time.perf_counter()
         service = open_service(
             Path(folder) / "rag.sqlite", os.environ.get("RAGPROF_DEMO_REFERENCE", "")
         )
+        _count_documents(time.perf_counter() - began)
         app.state.service = service
         await _warm_up(service)
-        tasks = [asyncio.create_task(watch_event_loop()), asyncio.create_task(service.jobs.run())]
+        jobs = asyncio.create_task(service.jobs.run())
         log.info("service_ready", embedder=service.embedder.name, chunks=len(service.index.tokens))
         yield
         await service.close()
-        for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        jobs.cancel()
+        with suppress(asyncio.CancelledError):
+            await jobs
+
+
+def _count_documents(seconds: float) -> None:
+    """The corpus was taken in, all documents in `seconds` together."""
+    documents = corpus.documents()
+    for each in documents:
+        BusinessMetrics.record_document_processed(
+            "text", "success", len(each.chunks), duration=seconds / len(documents)
+        )
 
 
 async def _warm_up(service: Service) -> None:
@@ -100,6 +116,16 @@ async def ask(request: Request, question: Question) -> dict[str, Any]:
         question.strategy,
         question.user_type,
     )
+
+
+async def ask_stream(request: Request, question: Question) -> StreamingResponse:
+    """The words of an answer, one by one."""
+
+    async def words() -> AsyncIterator[str]:
+        for word in (await ask(request, question))["answer"].split():
+            yield f"{word} "
+
+    return StreamingResponse(timed_stream(words(), EXTRACTIVE), media_type="text/plain")
 
 
 async def search(request: Request, question: Question) -> dict[str, Any]:

@@ -6,6 +6,7 @@ It stands for a remote store: an answer takes `REMOTE_SECONDS` of waiting.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import secrets
 
@@ -13,9 +14,8 @@ from fastapi import FastAPI, Header, HTTPException, Query
 
 from ragprof.demo import corpus
 from ragprof.demo.unobserved import UNOBSERVED, unobserved
-from ragprof.service.logging import LoggingMiddleware, get_logger, setup_logging
-from ragprof.service.metrics import setup_metrics
-from ragprof.service.tracing import setup_tracing
+from ragprof.service import instrument
+from ragprof.service.logging import get_logger
 
 SERVICE = "rag-reference"
 REMOTE_SECONDS = 0.075
@@ -27,6 +27,8 @@ class Shelf:
 
     def __init__(self) -> None:
         self.seconds = REMOTE_SECONDS
+        self.every = 1  # of how many calls one is answered, the others are refused
+        self.calls = itertools.count(1)
         self.entries = {
             subject.slug: f"{subject.title}: {subject.facts[0][1]}" for subject in corpus.subjects()
         }
@@ -39,12 +41,13 @@ class Shelf:
 
 def create_app() -> FastAPI:
     """The application, with its own logs, metrics and traces."""
-    setup_logging()
     app = FastAPI(title=SERVICE, telemetry={"exclude": unobserved})
     shelf = Shelf()
 
     @app.get("/api/v1/definitions")
     async def definitions(subject: list[str] = Query(default=[])) -> dict[str, str]:  # noqa: B008
+        if next(shelf.calls) % shelf.every:
+            raise HTTPException(503, "Too many calls: try again later.")
         found = await asyncio.gather(*(shelf.fetch(slug) for slug in subject))
         log.info("definitions_fetched", asked=len(subject), found=sum(f is not None for f in found))
         return {slug: text for slug, text in zip(subject, found, strict=True) if text}
@@ -55,13 +58,23 @@ def create_app() -> FastAPI:
 
     @app.post("/admin/delay", include_in_schema=False)
     async def delay(milliseconds: float, authorization: str = Header(default="")) -> dict[str, str]:
-        token = os.environ.get("RAGPROF_DEMO_TOKEN", "")
-        if not token or not secrets.compare_digest(authorization, f"Bearer {token}"):
-            raise HTTPException(403, "The demo's token is missing or wrong.")
+        _check(authorization)
         shelf.seconds = milliseconds / 1000
         return {"status": "ok"}
 
-    app.add_middleware(LoggingMiddleware, exclude=UNOBSERVED)
-    setup_metrics(app, exclude=UNOBSERVED)
-    setup_tracing(app, SERVICE)
+    @app.post("/admin/refuse", include_in_schema=False)
+    async def refuse(
+        every: int = Query(ge=1), authorization: str = Header(default="")
+    ) -> dict[str, str]:
+        _check(authorization)
+        shelf.every = every
+        return {"status": "ok"}
+
+    instrument(app, SERVICE, exclude=UNOBSERVED, event_loop=False)
     return app
+
+
+def _check(authorization: str) -> None:
+    token = os.environ.get("RAGPROF_DEMO_TOKEN", "")
+    if not token or not secrets.compare_digest(authorization, f"Bearer {token}"):
+        raise HTTPException(403, "The demo's token is missing or wrong.")

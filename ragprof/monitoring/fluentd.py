@@ -47,7 +47,16 @@ def config(host: str = "elasticsearch", port: int = 9200) -> str:
 </source>
 
 <filter kubernetes.**>
-  # Parts of a CRI line
+  # Docker does not mark the parts of a line: all but the last end without a newline
+  @type record_transformer
+  enable_ruby true
+  <record>
+    logtag ${{record["logtag"] || (record["log"].to_s.end_with?("\\n") ? "F" : "P")}}
+  </record>
+</filter>
+
+<filter kubernetes.**>
+  # Parts are joined
   @type concat
   key log
   use_partial_cri_logtag true

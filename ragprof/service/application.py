@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ragprof.errors import RagprofError
-from ragprof.service.asgi import ASGIApp, Receive, Scope, Send
+from ragprof.service.asgi import ASGIApp, Message, Receive, Scope, Send
 from ragprof.service.eventloop import watch_event_loop
 from ragprof.service.exposition import METRICS_PATH, MetricsEndpoint
 from ragprof.service.logging import (
@@ -170,10 +170,15 @@ class Observed:
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         adopt_server_loggers()
         self._lift(scope.get("app"))
-        if self.event_loop:
-            self._watch()
+
+        async def started(message: Message) -> None:
+            # What holds the loop during start-up (models, caches) makes nobody wait.
+            if self.event_loop and message["type"] == "lifespan.startup.complete":
+                self._watch()
+            await send(message)
+
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, started)
         finally:
             watcher, self._watcher = self._watcher, None
             if watcher is not None:
