@@ -16,6 +16,7 @@ from ragprof.demo import corpus, evaluate, faults, load
 from ragprof.demo.cache import Cache
 from ragprof.demo.effects import row
 from ragprof.demo.embedder import Embedding, HashingEmbedder, MiniLMEmbedder
+from ragprof.demo.faults import computing
 from ragprof.demo.generation import extract_answer
 from ragprof.demo.index import Index, build_index
 from ragprof.demo.jobs import Jobs
@@ -105,7 +106,7 @@ def test_padding_changes_no_score(lengths: list[int], query_length: int, seed: i
 
     query = Embedding(unit(1)[0], unit(query_length))
     passages = [unit(length) for length in lengths]
-    assert faults.score_padded_batch(query, passages) == pytest.approx(
+    assert computing.score_padded_batch(query, passages) == pytest.approx(
         late_interaction(query.tokens, passages), abs=1e-5
     )
 

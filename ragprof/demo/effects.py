@@ -13,14 +13,15 @@ MIN_SHARE, MIN_MS = 0.5, 30.0
 
 
 def measure(
-    names: Iterable[str], seed: int, seconds: float, say: Callable[[str], None]
+    names: Iterable[str], seed: int, seconds: float | None, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """One row per fault: p50 and p95 (ms) of both windows as the load saw them, and the gain."""
     rows = []
     for name in names:
         say(f"{name}: starting")
+        fault = faults.named(name)
         with plain_start() as start:
-            truth = play(open_stage(start), faults.named(name), seed, seconds).truth
+            truth = play(open_stage(start), fault, seed, seconds or fault.seconds).truth
         rows.append(row(truth))
     return rows
 

@@ -22,10 +22,33 @@ import httpx
 from ragprof.demo import corpus
 
 RATE = 5.0  # requests per second
-REPEATED = 0.25  # share of questions that were asked lately
-RECENT = 20
+RECENT = 20  # questions
 WARM_UP = 12  # requests
-MIXES = ("normal", "heavy")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What people ask. repeated: the share of questions that were asked lately. background: of how
+    many sentences before a question one is drawn. results: from these `top_k` is drawn. rate: as a
+    multiple of RATE. popular: so many questions that are asked again and again, and before."""
+
+    repeated: float = 0.25
+    background: tuple[int, ...] = ()
+    results: tuple[int, ...] = (3, 5, 5, 8)
+    rate: float = 1.0
+    popular: int = 0
+
+
+MIXES = {
+    "normal": Mix(),
+    "heavy": Mix(background=(2, 3), results=(10, 12, 15)),
+    "long": Mix(background=(2, 3)),
+    "wide": Mix(results=(30, 40, 50)),
+    "repeated": Mix(repeated=0.6),
+    "new": Mix(repeated=0.0),
+    "busy": Mix(rate=3.0),
+    "popular": Mix(repeated=0.98, popular=8),
+}
 
 OPENINGS = (
     "What should I know about {about}?",
@@ -61,8 +84,9 @@ def schedule(
     if mix not in MIXES:
         raise ValueError(f"mix is one of {', '.join(MIXES)}, not {mix!r}")
     draw = random.Random(f"{seed}/{mix}/{start}")  # noqa: S311 - reproducible, not secret
-    subjects = corpus.subjects()
-    recent: list[dict[str, Any]] = []
+    asked, subjects = MIXES[mix], corpus.subjects()
+    rate *= asked.rate
+    recent = popular(seed, asked)
     arrivals = []
     at = draw.expovariate(rate)
     while at < seconds:
@@ -71,39 +95,48 @@ def schedule(
             slug = draw.choice(subjects).slug
             arrivals.append(Arrival(start + at, "GET", f"/api/v1/documents/{slug}", None))
         else:
-            body = _question(draw, subjects, recent, mix)
+            body = _question(draw, subjects, recent, asked)
             path = "/api/v1/search" if kind < 0.12 else "/api/v1/ask"
             arrivals.append(Arrival(start + at, "POST", path, body))
         at += draw.expovariate(rate)
     return arrivals
 
 
+def popular(seed: int, mix: Mix) -> list[dict[str, Any]]:
+    """The questions of a mix that are asked again and again: the same in every window."""
+    draw = random.Random(f"{seed}/popular")  # noqa: S311 - reproducible, not secret
+    found: list[dict[str, Any]] = []
+    for _ in range(mix.popular):
+        _question(draw, corpus.subjects(), found, Mix(repeated=0.0))
+    return found
+
+
 def _question(
-    draw: random.Random, subjects: Sequence[corpus.Subject], recent: list[dict[str, Any]], mix: str
+    draw: random.Random, subjects: Sequence[corpus.Subject], recent: list[dict[str, Any]], mix: Mix
 ) -> dict[str, Any]:
-    if recent and draw.random() < REPEATED:
+    if recent and draw.random() < mix.repeated:
         return draw.choice(recent)
     subject = draw.choice(subjects)
     about, _ = draw.choice(subject.facts)
     text = draw.choice(OPENINGS).format(about=about, title=subject.title.lower())
-    top_k = draw.choice((3, 5, 5, 8))
-    if mix == "heavy":
+    top_k = draw.choice(mix.results)
+    if mix.background:
         parts = [
             draw.choice(BACKGROUND).format(
                 about=other, title=subject.title.lower(), fact=_lower(fact)
             )
-            for other, fact in draw.sample(subject.facts, draw.choice((2, 3)))
+            for other, fact in draw.sample(subject.facts, draw.choice(mix.background))
         ]
         text = " ".join([*parts, text])
-        top_k = draw.choice((10, 12, 15))
     body = {
         "question": text,
         "top_k": top_k,
         "strategy": draw.choice(("hybrid", "hybrid", "hybrid", "vector", "keyword")),
         "user_type": draw.choice(("api", "api", "dashboard")),
     }
-    recent.append(body)
-    del recent[:-RECENT]
+    if not mix.popular:
+        recent.append(body)
+        del recent[:-RECENT]
     return body
 
 
@@ -111,18 +144,21 @@ def _lower(text: str) -> str:
     return text[0].lower() + text[1:]
 
 
-async def run(url: str, arrivals: Sequence[Arrival], begin: float) -> list[dict[str, Any]]:
+async def run(
+    url: str, arrivals: Sequence[Arrival], begin: float, before: Sequence[dict[str, Any]] = ()
+) -> list[dict[str, Any]]:
     """Send each request when it is due (`begin` in `time.time()` seconds), however slow it goes.
 
-    A few requests before `begin` open connections and warm caches of code; they are not in the
-    result. Returns per request: `at`, `path`, `status` (0: no answer), `milliseconds` since due.
+    A few requests before `begin`, those of `before` first, open connections and warm caches; they
+    are not in the result. Returns per request: `at`, `path`, `status` (0: no answer),
+    `milliseconds` since due.
     """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
     offset = begin - time.time() + time.perf_counter()
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=30) as client:
-        for n in range(WARM_UP):
+        for body in [*before, *({"question": f"Warm up, {n}!"} for n in range(WARM_UP))]:
             if time.perf_counter() < offset - 0.5:
-                await client.post("/api/v1/ask", json={"question": f"Warm up, {n}!"})
+                await client.post("/api/v1/ask", json=body)
         results = await asyncio.gather(
             *(_send(client, arrival, offset + arrival.at) for arrival in arrivals)
         )
@@ -154,13 +190,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--healthy", type=float, default=20, metavar="SECONDS")
     parser.add_argument("--faulty", type=float, default=20, metavar="SECONDS")
+    parser.add_argument("--healthy-mix", choices=MIXES, default="normal")
     parser.add_argument("--mix", choices=MIXES, default="normal", help="mix of the second window")
     parser.add_argument("--begin", type=float, help="start, seconds since 1970 (default: in 2 s)")
     args = parser.parse_args(argv)
-    arrivals = schedule(args.seed, args.healthy) + schedule(
+    arrivals = schedule(args.seed, args.healthy, args.healthy_mix) + schedule(
         args.seed, args.faulty, args.mix, start=args.healthy
     )
-    results = asyncio.run(run(args.url, arrivals, args.begin or time.time() + 2))
+    before = popular(args.seed, MIXES[args.healthy_mix])
+    results = asyncio.run(run(args.url, arrivals, args.begin or time.time() + 2, before))
     json.dump(results, sys.stdout)
     return 0
 

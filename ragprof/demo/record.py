@@ -15,7 +15,6 @@ from ragprof.demo.stage import Process, open_stage, play
 from ragprof.demo.weights import MISSING, find_weights
 from ragprof.errors import RagprofError
 
-SECONDS = 25.0
 RECORDING = "recording.ragprof"
 TRUTH = "truth.json"
 
@@ -24,12 +23,13 @@ def record_demo(
     out: Path,
     fault: faults.Fault,
     seed: int,
-    seconds: float = SECONDS,
+    seconds: float | None = None,
     module: tuple[Path, str] | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Record two windows of `seconds` into `out/recording.ragprof`; returns the truth.
+    """Record two windows into `out/recording.ragprof`; returns the truth.
 
+    seconds: the length of each; by default what the fault needs.
     The truth goes into `out/truth.json`, beside the Recording and never into it. An earlier
     recording in `out` is replaced. Raises RagprofError when a service does not start.
     """
@@ -52,7 +52,7 @@ def record_demo(
         stage = open_stage(start)
         recorder.scrape(f"{stage.api}/metrics", service="rag-api")
         recorder.scrape(f"{stage.reference}/metrics", service="rag-reference")
-        played = play(stage, fault, seed, seconds, module, say)
+        played = play(stage, fault, seed, seconds or fault.seconds, module, say, recorder.mark)
     (out / TRUTH).write_text(json.dumps(played.truth, indent=1) + "\n", encoding="utf-8")
     return played.truth
 
@@ -61,7 +61,7 @@ def record_matrix(
     out: Path,
     names: Sequence[str],
     seeds: Sequence[int],
-    seconds: float = SECONDS,
+    seconds: float | None = None,
     quiet: bool = False,
 ) -> list[Path]:
     """Each fault with each seed in `out/FAULT-SEED`; a recording that exists is kept.

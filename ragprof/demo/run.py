@@ -9,7 +9,7 @@ from typing import Any
 
 from ragprof import recording
 from ragprof.demo import evaluate, faults
-from ragprof.demo.record import RECORDING, SECONDS, record_demo, record_matrix
+from ragprof.demo.record import RECORDING, record_demo, record_matrix
 from ragprof.investigation.result import Investigation
 from ragprof.investigation.run import investigate
 from ragprof.reports import investigation as report
@@ -21,7 +21,7 @@ def run_demo(
     out: Path,
     fault: faults.Fault,
     seed: int,
-    seconds: float = SECONDS,
+    seconds: float | None = None,
     module: tuple[Path, str] | None = None,
     quiet: bool = False,
 ) -> Investigation:
@@ -49,7 +49,7 @@ def investigate_matrix(
     out: Path,
     names: Sequence[str],
     seeds: Sequence[int],
-    seconds: float = SECONDS,
+    seconds: float | None = None,
     quiet: bool = False,
 ) -> list[Path]:
     """Record what is missing of the matrix in `out`, and investigate all of it; the folders."""

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from ragprof.errors import RagprofError
 
 READY_SECONDS = 180  # the first start on a machine embeds the corpus
 LEAD_SECONDS = 3.0  # from the load's start to its first request: imports and warm-up
+DEPLOY_SECONDS = 4.0  # from the mark of a healthy deploy to the fault
 # One BLAS thread: more would compete with the event loop for the machine's cores.
 ONE_THREAD = {
     "OPENBLAS_NUM_THREADS": "1",
@@ -40,20 +41,27 @@ class Process(Protocol):
     """What the stage needs of a started process."""
 
     @property
+    def pid(self) -> int: ...
+
+    @property
     def returncode(self) -> int | None: ...
 
 
 Start = Callable[[Sequence[str], Mapping[str, str], str], Process]
 """Starts (command, additional environment, service name)."""
 
+Mark = Callable[[str, str, str], None]
+"""Notes a change (text, kind, service)."""
+
 
 @dataclass(frozen=True)
 class Stage:
-    """The running demo: base URLs and the token of the admin calls."""
+    """The running demo: base URLs, the token of the admin calls, the process id of rag-api."""
 
     api: str
     reference: str
     token: str
+    pid: int
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ def open_stage(start: Start) -> Stage:
         (reference, api), children, ("rag-reference", "rag-api"), strict=True
     ):
         _wait_until_ready(url, child, service)
-    return Stage(api, reference, token)
+    return Stage(api, reference, token, children[1].pid)
 
 
 def _uvicorn(application: str, port: int) -> list[str]:
@@ -149,29 +157,38 @@ def play(
     seconds: float,
     module: tuple[Path, str] | None = None,
     say: Callable[[str], None] = lambda text: None,
+    mark: Mark = lambda text, kind, service: None,
 ) -> Played:
     """Two windows of `seconds`: healthy, then with the fault (or somebody's own, `module`)."""
+    told = _start_fault(stage, fault, module) if fault.standing else None
     begin = time.time() + LEAD_SECONDS
     command = [
         *(sys.executable, "-m", "ragprof.demo.load", stage.api),
         *("--seed", str(seed), "--healthy", str(seconds), "--faulty", str(seconds)),
-        *("--mix", fault.load, "--begin", repr(begin)),
+        *("--healthy-mix", fault.healthy_load, "--mix", fault.load, "--begin", repr(begin)),
     ]
+    beside = fault.beside(stage.pid) if fault.beside else nullcontext(lambda: None)
     load = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **ONE_THREAD})
     try:
-        say(f"healthy for {seconds:g} s")
-        _sleep_until(begin + seconds)
-        told = _start_fault(stage, fault, module)
-        changed = time.time()
-        say(f"{fault.name} for {seconds:g} s")
-        output, _ = load.communicate(timeout=seconds + 90)
+        with beside as start_beside:
+            say(f"healthy for {seconds:g} s")
+            if fault.deploy:
+                _sleep_until(begin + seconds - DEPLOY_SECONDS)
+                mark(fault.deploy, "deploy", "rag-api")
+            _sleep_until(begin + seconds)
+            if not fault.standing:
+                told = _start_fault(stage, fault, module)
+            start_beside()
+            changed = time.time()
+            say(f"{fault.name} for {seconds:g} s")
+            output, _ = load.communicate(timeout=seconds + 90)
     finally:
         if load.poll() is None:
             load.kill()
             load.wait()
     if load.returncode != 0:
         raise RagprofError(f"The load ended with code {load.returncode}; its error is above.")
-    truth = _truth(fault, told) | {
+    truth = _truth(fault, told, module is not None) | {
         "fault": fault.name,
         "seed": seed,
         "windows": {
@@ -183,10 +200,10 @@ def play(
     return Played(truth | {"effect": effect(requests, seconds)}, requests)
 
 
-def _truth(fault: faults.Fault, told: dict[str, Any] | None) -> dict[str, Any]:
+def _truth(fault: faults.Fault, told: dict[str, Any] | None, foreign: bool) -> dict[str, Any]:
     """The truth of a fault as plain data; that which the fault returned itself wins."""
-    empty = asdict(faults.Truth("", "", operation=faults.OPERATION))
-    known = asdict(fault.truth) if fault.truth else empty
+    known = asdict(fault.truth or faults.Truth("", ""))
+    known["verdict"] = "" if foreign else "cause_found" if fault.truth else "no_cause_found"
     return {**known, **(told or {})}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
-UNOBSERVED = ("/metrics", "/health", "/admin/fault", "/admin/delay")
+UNOBSERVED = ("/metrics", "/health", "/admin/fault", "/admin/delay", "/admin/refuse")
 
 
 def unobserved(scope: MutableMapping[str, Any]) -> bool:
