@@ -53,9 +53,11 @@ def build(spans: pa.Table) -> Forest:
 
     Of spans with the same id the first is kept. A span whose parent is not in the table hangs
     below the root of its trace (the earliest span without a parent, else the earliest whose parent
-    is missing). Spans on a cycle are left out. A server span that begins outside of the client
-    span that called it, from another service, is moved into its middle with all below it, as
-    Jaeger's clock skew adjuster does.
+    is missing). Spans on a cycle are left out. A consumer span is a root of its own where its
+    parent is missing, or is a producer span that ends before it: nobody waits for what is done with
+    a message (OpenTelemetry specification, SpanKind). A server span that begins outside of the
+    client span that called it, from another service, is moved into its middle with all below it,
+    as Jaeger's clock skew adjuster does.
     """
     span_key = integers(spans["span_key"])
     row = _first_of_each(span_key)
@@ -78,15 +80,17 @@ def build(spans: pa.Table) -> Forest:
         row, span_key, trace_key = row[keep], span_key[keep], trace_key[keep]
         parent_key, start, duration = parent_key[keep], start[keep], duration[keep]
         parent = np.where(parent[keep] < 0, -1, renumbered[parent[keep]])
-    parent = _one_root(trace_key, parent, parent_key, start)
-    root, depth = _ancestry(parent)
-
     service, services = codes(spans["service"])
     name, names = codes(spans["name"])
     kind, kinds = codes(spans["kind"])
     status, statuses = codes(spans["status"])
     service, name, kind, status = service[row], name[row], kind[row], status[row]
     entry, exit_ = _is(kind, kinds, ENTRY_KINDS), _is(kind, kinds, EXIT_KINDS)
+    consumer, producer = _is(kind, kinds, ("consumer",)), _is(kind, kinds, ("producer",))
+    sent = producer[parent] & (start + duration > (start + duration)[parent])
+    received = consumer & (sent | (parent < 0))
+    parent = np.where(received, -1, _one_root(trace_key, parent, parent_key, start))
+    root, depth = _ancestry(parent)
     start, moved = _align(parent, depth, start, duration, service, entry, exit_)
     problems["clock_skew"] = moved
     return Forest(

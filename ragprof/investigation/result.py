@@ -60,22 +60,26 @@ class Investigation:
         return self._findings[rank - 1]
 
     def _trace(self, trace_id: str) -> tuple[np.ndarray, int]:
+        """The spans of a trace, and its root: that of the request looked at, if it has several."""
         forest = self._case.forest
         ids = texts(self._case.spans["trace_id"])[forest.row]
         spans = np.flatnonzero(ids == trace_id)
         if not len(spans):
             raise RagprofError(f"There is no trace {trace_id!r} in the recording.")
-        return spans, int(forest.root[spans[0]])
+        roots = np.unique(forest.root[spans])
+        looked_at = roots[np.isin(roots, self._case.roots)]
+        return spans, int((looked_at if len(looked_at) else roots)[0])
 
     def waterfall(self, trace_id: str) -> pd.DataFrame:
         """The spans of a trace in tree order: span_id, parent_span_id, depth, service, name,
-        stage, start_ms (from the root's start), duration_ms, status. Raises RagprofError."""
-        spans, root = self._trace(trace_id)
+        stage, start_ms (from the first root's), duration_ms, status. Raises RagprofError."""
+        spans, _ = self._trace(trace_id)
         forest, table = self._case.forest, self._case.spans
         children: dict[int, list[int]] = {}
         for span in spans[np.argsort(-forest.start[spans], kind="stable")]:
             children.setdefault(int(forest.parent[span]), []).append(int(span))
-        order, stack = [], [root]
+        order, stack = [], children[-1]  # what is done with its messages comes after it
+        root = stack[-1]
         while stack:
             span = stack.pop()
             order.append(span)
