@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ragprof.analysis.stages import STAGES
 from ragprof.demo import corpus, evaluate, faults, load
 from ragprof.demo.cache import Cache
 from ragprof.demo.effects import row
@@ -25,6 +26,7 @@ from ragprof.demo.rerank import late_interaction
 from ragprof.demo.stage import effect
 from ragprof.demo.weights import find_weights
 from ragprof.errors import RagprofError
+from ragprof.investigation.evidence import KINDS
 
 
 def test_the_corpus_is_deterministic_and_skewed_in_length() -> None:
@@ -241,7 +243,59 @@ def test_none_is_right_only_when_no_cause_is_named(tmp_path: Path) -> None:
     assert evaluate.judge(write(tmp_path, {"fault": "none"}, [])).at_1
     judged = evaluate.judge(write(tmp_path, {"fault": "none"}, [finding(1)]))
     assert not judged.at_3
-    assert "0 of 1" in evaluate.table([judged])
+    assert "nothing changed: 1 of 1" in evaluate.table([judged])
+    standing = {"fault": "long_standing", "verdict": "no_cause_found"}
+    assert evaluate.judge(write(tmp_path, standing, [])).at_1
+
+
+def test_of_two_causes_both_must_be_named_with_their_shares(tmp_path: Path) -> None:
+    one = {"stage": "rerank", "kind": "cpu", "functions": ["m:f"], "share": 0.75}
+    other = {"stage": "http", "kind": "downstream", "functions": [], "resource": "b", "share": 0.25}
+    truth = {"fault": "both", **one, "also": [other]}
+    second = finding(2, stage="http", kind="downstream", function="", resource="b") | {
+        "added_ms": 20.0
+    }
+    judged = evaluate.judge(write(tmp_path, truth, [finding(1) | {"added_ms": 60.0}, second]))
+    assert judged.at_1
+    assert judged.shares == ((0.75, 0.75), (0.25, 0.25))
+    between = [finding(1), finding(2, kind="io"), second | {"rank": 3}]
+    judged = evaluate.judge(write(tmp_path, truth, [each | {"added_ms": 1.0} for each in between]))
+    assert (judged.at_1, judged.at_3, judged.hit) == (False, True, 2)
+    judged = evaluate.judge(write(tmp_path, truth, [finding(1) | {"added_ms": 60.0}]))
+    assert not judged.at_3
+    assert judged.shares == ((0.75, 1.0), (0.25, None))
+
+
+def test_accuracy_stands_beside_what_guessing_would_get() -> None:
+    def run(fault: str, stage: str, ranks: tuple[int | None, ...]) -> evaluate.Judgement:
+        truths = ((stage, "cpu", fault),)
+        return evaluate.Judgement("f", fault, 1, *ranks, first="", truths=truths)
+
+    rows = [
+        run("a", "rerank", (1, 1, 1, 1)),
+        run("a", "rerank", (1, 1, 4, 4)),
+        run("b", "embed", (None, 2, 2, None)),
+        run("c", "http", (2, 1, 3, 3)),
+        evaluate.Judgement("f", "none", 1, None, None, None, 1, "no_cause_found"),
+        evaluate.Judgement("f", "none", 2, None, None, None, None, "x"),
+    ]
+    told = evaluate.evaluation(rows)
+    by_fault = {each["fault"]: each for each in told["faults"]}
+    assert by_fault["a"]["hit_at_1"] == 0.5
+    assert by_fault["a"]["function_at_3"] == 0.5
+    assert by_fault["b"]["stage_at_3"] == 0
+    assert by_fault[""]["kind_at_1"] == 0.75
+    assert by_fault[""]["stage_at_3"] == 0.75
+    commonest, uniform = told["chance"]
+    assert (commonest["stage_at_1"], commonest["stage_at_3"]) == (0.5, 1.0)
+    assert commonest["kind_at_1"] == 1
+    assert uniform["stage_at_1"] == pytest.approx(1 / 3)
+    assert told["false_alarms"] == {"runs": 2, "false": 1}
+    assert json.loads(json.dumps(told)) == json.loads(json.dumps(told, allow_nan=False))
+    page = evaluate.table(rows)
+    assert "| **all faults** | 4 | 50% | 75% |" in page
+    assert "guessing the commonest" in page
+    assert "Right at rank 1: 1 of 4; within rank 3: 2." in page
 
 
 def test_a_fault_without_a_truth_cannot_be_judged(tmp_path: Path) -> None:
@@ -252,8 +306,13 @@ def test_a_fault_without_a_truth_cannot_be_judged(tmp_path: Path) -> None:
 def test_every_fault_tells_a_truth_whose_functions_exist() -> None:
     import importlib
 
-    for fault in faults.FAULTS.values():
-        for name in fault.truth.functions if fault.truth else ():
+    truths = [fault.truth for fault in faults.FAULTS.values() if fault.truth]
+    truths += [other for truth in truths for other in truth.also]
+    assert {truth.kind for truth in truths} <= set(KINDS)
+    assert {truth.stage for truth in truths} <= set(STAGES)
+    for truth in truths:
+        assert truth.functions or truth.resource
+        for name in truth.functions:
             module, qualname = name.split(":")
             found: Any = importlib.import_module(module)
             for part in qualname.split(".<locals>.")[0].split("."):

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 from ragprof.errors import RagprofError
@@ -120,11 +119,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     if not args.folders:
         raise RagprofError("Name the folders to evaluate: ragprof demo evaluate DIR…")
     judged = [evaluate.judge(folder) for folder in args.folders]
-    if args.json:
-        rows = [asdict(each) | {"at_1": each.at_1, "at_3": each.at_3} for each in judged]
-        print(json.dumps(rows))
-    else:
-        print(evaluate.table(judged))
+    print(json.dumps(evaluate.evaluation(judged)) if args.json else evaluate.table(judged))
     return 0
 
 
@@ -159,10 +154,7 @@ def _matrix(args: argparse.Namespace) -> int:
         evaluate.judge(folder)
         for folder in investigate_matrix(out, names, seeds, args.seconds, quiet=args.json)
     ]
-    if args.json:
-        print(json.dumps([asdict(each) for each in judged]))
-    else:
-        print(evaluate.table(judged))
+    print(json.dumps(evaluate.evaluation(judged)) if args.json else evaluate.table(judged))
     return 0
 
 
