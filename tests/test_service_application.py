@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,70 @@ def test_metrics_lines_and_spans_of_a_request_join(served: Served, path: str) ->
         if each.exemplar and each.labels.get("endpoint") == route
     ]
     assert trace_id in exemplars
+
+
+@pytest.mark.parametrize(
+    ("path", "endpoint"),
+    [
+        ("/tenants/acme/documents/7", "/tenants/{tenant}/documents/{document}"),
+        ("/api/v1/ask/why", "/api/v1/ask/{question}"),
+        ("/api/v7/ask/why", "/api/{version}/ask/{question}"),
+        ("/stream", "/stream"),
+        ("/background", "/background"),
+        ("/broken", "/broken"),
+    ],
+)
+def test_every_kind_of_endpoint_counts_once_and_has_one_server_span(
+    served: Served, path: str, endpoint: str
+) -> None:
+    before = served.metric("rag_http_requests_total", endpoint=endpoint)
+    request_id = f"once{path}"
+    served.client.get(path, headers={"X-Request-ID": request_id})
+    assert served.metric("rag_http_requests_total", endpoint=endpoint) == before + 1
+    served.client.get("/items/last", headers={"X-Request-ID": f"after{path}"})
+    traces = [
+        wait_for(lambda: served.lines(request_id=each, event="request_started"), "line")  # noqa: B023
+        for each in (request_id, f"after{path}")
+    ]
+    own, after = (lines[0]["trace_id"] for lines in traces)
+    for each in (own, after):  # a second span of the first would leave before the next one's
+        wait_for(lambda: served.spans(each), "server span")  # noqa: B023
+    assert len(served.spans(own)) == 1
+
+
+def test_a_background_task_that_fails_changes_no_answer_and_says_where_it_came_from(
+    served: Served,
+) -> None:
+    ids = {"X-Request-ID": "fails-later"}
+    assert served.client.get("/background?fail=1", headers=ids).status_code == 200
+    (failed,) = wait_for(
+        lambda: served.lines(request_id="fails-later", event="background_task_failed"), "line"
+    )
+    (completed,) = served.lines(request_id="fails-later", event="request_completed")
+    assert completed["status_code"] == 200
+    assert failed["trace_id"] == completed["trace_id"]
+    assert failed["exception"][0]["exc_value"] == "in the background"
+
+
+@pytest.mark.parametrize(("room", "status"), [("open", 101), ("closed", 403)])
+def test_a_web_socket_under_a_server(served: Served, room: str, status: int) -> None:
+    address = served.client.base_url
+    asked = (
+        f"GET /socket/{room} HTTP/1.1\r\nHost: {address.host}\r\nConnection: Upgrade\r\n"
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nX-Request-ID: room-{room}\r\n\r\n"
+    )
+    with socket.create_connection((address.host, address.port), timeout=60) as connection:
+        connection.sendall(asked.encode())
+        answer = connection.recv(4096).decode()
+    assert answer.startswith(f"HTTP/1.1 {status} ")
+    assert (f"x-request-id: room-{room}" in answer.lower()) == (status == 101)
+    (line,) = wait_for(
+        lambda: served.lines(request_id=f"room-{room}", event="request_completed"), "its end"
+    )
+    assert (line["method"], line["status_code"]) == ("WEBSOCKET", status)
+    labels = {"endpoint": "/socket/{room}", "status_code": str(status)}
+    assert served.metric("rag_http_requests_total", **labels) == 1
 
 
 @pytest.mark.parametrize(

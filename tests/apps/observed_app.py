@@ -67,12 +67,6 @@ async def stream(tokens: int = 3, fail: bool = False) -> StreamingResponse:
     return StreamingResponse(timed_stream(made(), "small-model"))
 
 
-@app.get("/slow")
-async def slow() -> dict[str, str]:
-    await asyncio.sleep(30)
-    return {}
-
-
 @app.get("/background")
 async def background(tasks: BackgroundTasks, fail: bool = False) -> dict[str, str]:
     async def later() -> None:
