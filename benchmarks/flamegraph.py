@@ -6,11 +6,11 @@ are CPU seconds, user and system, so that other work on the machine does not cou
 processes, start included, with their peak memory, and of ragprof alone, as a service or a notebook
 that has it loaded sees it.
 
-The others: inferno (``cargo install inferno``; in the PATH or named by INFERNO_FLAMEGRAPH);
-py-spy's writer, which is inferno as a library behind a sampler and has no way in for a file, so it
-is inferno's row; flameprof (``pip install flameprof``; FLAMEPROF names it), which reads cProfile's
-data instead of stacks, so it draws a profile of as many functions. What is not installed is said
-and left out. Run: ``python benchmarks/flamegraph.py [LARGEST]``.
+The others: inferno; py-spy's writer, which is inferno as a library behind a sampler and has no way
+in for a file, so it is inferno's row; flameprof, which reads cProfile's data instead of stacks, so
+it draws a profile of as many functions. They are looked for in INFERNO_FLAMEGRAPH and FLAMEPROF, in
+the PATH, and where ``tests/profiles/install.sh`` and ``tests/profiles/install.sh peers`` put them.
+What is not installed is said and left out. Run: ``python benchmarks/flamegraph.py [LARGEST]``.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from ragprof.profiles.model import Frame, Profile, ProfileBuilder
 from ragprof.profiles.read import read_profile
 
 FUNCTIONS = 2_000
+CACHE = Path(os.environ.get("RAGPROF_TOOLS", Path.home() / ".cache/ragprof/tools"))
+TOOLS = f"{CACHE}/bin:{CACHE}/peers/bin"
 OURS = (
     "import sys;from pathlib import Path;from ragprof.profiles.read import read_profile;"
     "from ragprof.flamegraph import svg;"
@@ -106,7 +108,7 @@ def seconds(work: Callable[[], object]) -> tuple[float, object]:
 
 def program(variable: str, name: str) -> str | None:
     """The path of a peer, or None after saying that it is not there."""
-    found = os.environ.get(variable) or shutil.which(name)
+    found = os.environ.get(variable) or shutil.which(name) or shutil.which(name, path=TOOLS)
     if found is None:
         print(f"{name} is not installed: left out")
     return found

@@ -223,6 +223,7 @@ def test_a_flame_graph_shows_itself_in_every_notebook() -> None:
     assert set(bundle) == {"text/html", "image/svg+xml", "text/plain"}
     assert 'sandbox="allow-scripts"' in bundle["text/html"]
     assert "<script" not in bundle["text/html"]  # only inside the escaped srcdoc
+    assert '<img alt="run" src="data:image/svg+xml;base64,' in bundle["text/html"]
     assert bundle["text/plain"].splitlines()[1].split() == ["75.0", "%", "3", "ms", "b"]
 
 

@@ -56,7 +56,8 @@ class FlameGraph:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return framed(self.html(), self.title or "Flame graph", self.height)
+        title = self.title or "Flame graph"
+        return framed(self.html(), title, self.height, picture=self.svg())
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {
@@ -80,7 +81,8 @@ class Speedscope:
 
     def _repr_html_(self) -> str:
         viewer = speedscope.viewer(self.profile, self.title)
-        return framed(viewer, self.title or "speedscope", self.height)
+        still = FlameGraph(self.profile, title=self.title).svg()
+        return framed(viewer, self.title or "speedscope", self.height, picture=still)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         still = FlameGraph(self.profile, title=self.title)

@@ -250,12 +250,18 @@ def _folded(
         folded = side.stack_weights()
         used = folded > 0
         sizes = np.diff(side.stack_offsets)
-        inside = np.repeat(used, sizes)
-        flat.append(numbers[side.stack_frames[inside]] if len(numbers) else side.stack_frames)
-        lengths.append(sizes[used])
-        weight = np.zeros((int(used.sum()), len(sides)))
-        weight[:, column] = folded[used]
+        stacks = side.stack_frames
+        if not used.all():
+            stacks, sizes, folded = stacks[np.repeat(used, sizes)], sizes[used], folded[used]
+        same = np.array_equal(numbers, np.arange(len(numbers)))
+        flat.append(stacks if same else numbers[stacks])
+        lengths.append(sizes)
+        weight = np.zeros((len(folded), len(sides)))
+        weight[:, column] = folded
         weights.append(weight)
+    if baseline is None:
+        offsets = np.concatenate([[0], np.cumsum(lengths[0])]).astype(np.int64)
+        return tuple(interned), flat[0], offsets, weights[0]
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
     return tuple(interned), np.concatenate(flat), offsets, np.concatenate(weights)
 

@@ -53,30 +53,39 @@ class Content:
         return unpacked(self._stored, self._most_bytes)
 
     @functools.cached_property
-    def text(self) -> str:
-        """The text: UTF-8, or UTF-16 with or without its mark; what is neither becomes U+FFFD."""
-        data = self.data
+    def _encoding(self) -> str:
+        """UTF-8, or UTF-16 with or without its mark."""
+        start = self.data[:_HEAD]
         for mark, encoding in (
             (codecs.BOM_UTF8, "utf-8-sig"),
             (codecs.BOM_UTF16_LE, "utf-16"),
             (codecs.BOM_UTF16_BE, "utf-16"),
         ):
-            if data.startswith(mark):
-                return data.decode(encoding, "replace")
-        start = data[:_HEAD]
+            if start.startswith(mark):
+                return encoding
         if start[1::2].count(0) > len(start) // 4:
-            return data.decode("utf-16-le", "replace")
+            return "utf-16-le"
         if start[::2].count(0) > len(start) // 4:
-            return data.decode("utf-16-be", "replace")
-        return data.decode("utf-8", "replace")
+            return "utf-16-be"
+        return "utf-8"
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The text: UTF-8, or UTF-16 with or without its mark; what is neither becomes U+FFFD."""
+        return self.data.decode(self._encoding, "replace")
 
     @functools.cached_property
     def start(self) -> str:
         """The beginning of the text, to the end of a line if that is not too long."""
+        if self._encoding.startswith("utf-16"):
+            return self.data[:_BLOCK].decode(self._encoding, "replace")
         size = self.data.find(b"\n", _HEAD - 1, _BLOCK) + 1 or _BLOCK
-        if self.data[:_HEAD].find(0) >= 0:
-            return self.text[:size]
-        return self.data[:size].decode("utf-8-sig", "replace")
+        return self.data[:size].decode(self._encoding, "replace")
+
+    @property
+    def is_utf8(self) -> bool:
+        """Whether the bytes are read as UTF-8 and have no mark."""
+        return self._encoding == "utf-8"
 
     @property
     def is_binary(self) -> bool:

@@ -3,33 +3,64 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from typing import TypeVar
 
 import numpy as np
 
 from ragprof.profiles.model import Ints
 
+T = TypeVar("T", bound=Hashable)
 
-def distinct(rows: Iterable[object]) -> tuple[Ints, Ints]:
-    """The index of the first of each distinct row, and for every row which of them it is."""
-    every = list(rows)
-    seen = dict(zip(dict.fromkeys(every), itertools.count(), strict=False))
-    which = np.fromiter(map(seen.__getitem__, every), np.int64, len(every))
-    first = np.zeros(len(seen), dtype=np.int64)
+_DRAWN = 1 << 12  # rows looked at to tell how many are distinct
+
+
+def numbered(rows: Iterable[T]) -> tuple[list[T], Ints]:
+    """The distinct rows in the order of their first places, and for every row which it is."""
+    seen: defaultdict[T, int] = defaultdict(itertools.count().__next__)
+    which = np.fromiter(map(seen.__getitem__, rows), np.int64)
+    return list(seen), which
+
+
+def first_places(which: Ints, count: int) -> Ints:
+    """Where each of ``count`` distinct rows is met first."""
+    first = np.zeros(count, dtype=np.int64)
     first[which[::-1]] = np.arange(len(which) - 1, -1, -1)
-    return first, which
+    return first
 
 
 def distinct_stacks(flat: Ints, lengths: Ints) -> tuple[Ints, Ints]:
-    """`distinct` of stacks that lie one after the other in ``flat``."""
+    """Stacks that lie one after the other in ``flat``: the first place of each distinct one, and
+    for every stack which of them it is."""
+    rows, which = numbered(rows_of(flat, lengths))
+    return first_places(which, len(rows)), which
+
+
+def rows_of(flat: Ints, lengths: Ints) -> Iterable[bytes]:
+    """The bytes of every row; rows lie one after the other in ``flat``."""
     ends = np.cumsum(lengths) * flat.itemsize
     begins = ends - lengths * flat.itemsize
-    return distinct(slices(flat.tobytes(), begins.tolist(), ends.tolist()))
+    return slices(flat.tobytes(), begins.tolist(), ends.tolist())
 
 
 def slices(data: bytes, begins: list[int], ends: list[int]) -> Iterable[bytes]:
     """``data[begin:end]`` for each."""
     return map(data.__getitem__, map(slice, begins, ends))
+
+
+def mostly_repeated(data: bytes, begins: Ints, ends: Ints) -> bool:
+    """Whether more than half of the rows ``data[begin:end]`` seem to repeat others.
+
+    Of m rows drawn from k equally frequent ones about m² / 2k repeat another.
+    """
+    count = len(begins)
+    looked = np.linspace(0, count - 1, min(count, _DRAWN)).astype(np.int64)
+    drawn = list(slices(data, begins[looked].tolist(), ends[looked].tolist()))
+    repeats = len(drawn) - len(set(drawn))
+    if len(drawn) == count:
+        return 2 * repeats > count
+    return repeats * count > len(drawn) ** 2
 
 
 def gathered(begins: Ints, lengths: Ints) -> Ints:

@@ -42,6 +42,7 @@ __all__ = [
     "ProfileBuilder",
     "ProfileError",
     "ValueType",
+    "refuse_depth",
 ]
 
 MOST_STACK_FRAMES = 1 << 27
@@ -53,6 +54,15 @@ Clock = Literal["utc", "start"]
 
 class ProfileError(RagprofError):
     """A profile that cannot be: says which sample, stack or frame breaks which rule."""
+
+
+def refuse_depth(frames: int) -> None:
+    """Raises `ProfileError` when stacks have more frames together than a profile holds."""
+    if frames > MOST_STACK_FRAMES:
+        raise ProfileError(
+            f"its stacks have {frames:,} frames or more together; {MOST_STACK_FRAMES:,} are the "
+            "most that a profile holds."
+        )
 
 
 class Frame(NamedTuple):
@@ -346,11 +356,7 @@ class ProfileBuilder:
         if len(frames) != len(lines) or int(lengths.sum()) != len(frames):
             raise ProfileError("frames, lines and lengths of the stacks do not fit together.")
         self._stack_size += len(frames)
-        if self._stack_size > MOST_STACK_FRAMES:
-            raise ProfileError(
-                f"the first {self._stack_count + len(lengths):,} stacks have more than "
-                f"{MOST_STACK_FRAMES:,} frames together, which is the most that a profile holds."
-            )
+        refuse_depth(self._stack_size)
         first = self._stack_count
         self._stack_frames.append(frames)
         self._stack_lines.append(lines)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ragprof.profiles import wire
+from ragprof.profiles.distinct import first_places
 from ragprof.profiles.model import NO_TIME, Ints, Label
 
 TIME = "end_timestamp_ns"
@@ -70,6 +71,17 @@ class Labels:
         times = columns.get(TIME, columns.get(SINCE_START))
         return cls(times, TIME not in columns, columns.get("threads"), columns.get("tasks"), texts)
 
+    def repeated(self, which: Ints | slice) -> Labels:
+        """The labels of many samples, each being one of these."""
+        times, threads, tasks = (
+            None if column is None else column[which]
+            for column in (self.times, self.threads, self.tasks)
+        )
+        texts = {
+            name: Label(label.codes[which], label.vocabulary) for name, label in self.texts.items()
+        }
+        return Labels(times, self.relative, threads, tasks, texts)
+
 
 def _numeric(numbers: Ints, strings: Ints, text: Callable[[int, str], str]) -> Ints:
     """Numbers as they are, and numbers that were written as text."""
@@ -89,13 +101,19 @@ def _text(
     units: Ints,
     text: Callable[[int, str], str],
 ) -> Label:
-    combined = np.column_stack([strings, numbers, units])
-    values, inverse = np.unique(combined, axis=0, return_inverse=True)
+    combined = np.zeros(len(owners), dtype=np.int64)
+    for column in (strings, numbers, units):
+        if column.any():
+            known, codes = np.unique(column, return_inverse=True)
+            _, combined = np.unique(combined * len(known) + codes, return_inverse=True)
+    first = first_places(combined, int(combined.max(initial=-1)) + 1)
     vocabulary: dict[str, int] = {"": 0}
     renamed = []
-    for string, number, unit in values.tolist():
+    for string, number, unit in zip(
+        strings[first].tolist(), numbers[first].tolist(), units[first].tolist(), strict=True
+    ):
         shown = text(string, "a label") if string else f"{number} {text(unit, 'a unit')}".rstrip()
         renamed.append(vocabulary.setdefault(shown, len(vocabulary)))
     codes = np.zeros(samples, dtype=np.int64)
-    codes[owners] = np.array(renamed, dtype=np.int64)[inverse.reshape(-1)]
+    codes[owners] = np.array(renamed, dtype=np.int64)[combined]
     return Label(codes, tuple(vocabulary))

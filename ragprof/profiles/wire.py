@@ -6,7 +6,7 @@ a round, so a million messages of three fields cost three rounds and no Python p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,9 @@ Bytes = NDArray[np.uint8]
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _ROUNDS = 48  # messages of more fields are walked one by one
+_BLOCK = 1 << 15  # messages walked together: their columns stay in the processor's cache
+_FIXED = np.array([0, 8, 0, 0, 0, 4, 0, 0], dtype=np.int64)
+_KNOWN = np.array([True, True, True, False, False, True, False, False])
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,17 @@ def top_level(data: bytes) -> dict[int, tuple[Ints, Ints]]:
     places: list[int] = []
     add = places.append
     at, size = 0, len(data)
-    last = size - 1
+    last = size - 2
     while at < size:
         add(at)
-        tag = data[at]
-        if tag < 0x80 and tag & 7 == BYTES and at < last:
+        if data[at] & 0x87 == BYTES and at < last:  # as nearly all are: a tag of one byte
             length = data[at + 1]
-            if length < 0x80:  # as nearly all are
+            if length < 0x80:
                 at += length + 2
+                continue
+            more = data[at + 2]
+            if more < 0x80:
+                at += (length & 0x7F | more << 7) + 3
                 continue
         at = _after(data, at, size)
     if at > size:
@@ -129,28 +135,39 @@ def fields(data: bytes, begins: Ints, ends: Ints) -> Fields:
 
     Raises `ProfileError` naming the offset where the bytes are no message.
     """
+    blocks = []
+    for low in range(0, len(begins), _BLOCK):
+        found = _fields(data, begins[low : low + _BLOCK], ends[low : low + _BLOCK])
+        if found:
+            position, owner, *columns = (
+                np.concatenate(parts) for parts in zip(*found, strict=True)
+            )
+            order = np.argsort(position, kind="stable")
+            blocks.append([owner[order] + low, *(column[order] for column in columns)])
+    if not blocks:
+        nothing = np.zeros(0, dtype=np.int64)
+        return Fields(*[nothing] * 6)
+    return Fields(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+
+
+def _fields(data: bytes, begins: Ints, ends: Ints) -> list[tuple[Ints, ...]]:
+    """Place, owner, number, wire, value, begin and end of the fields, a round after the other."""
     buffer = np.frombuffer(data, dtype=np.uint8)
-    at, owner = begins.copy(), np.arange(len(begins), dtype=np.int64)
+    at, owner, limit = begins, np.arange(len(begins), dtype=np.int64), ends
     rounds: list[tuple[Ints, ...]] = []
     for _ in range(_ROUNDS):
-        inside = at < ends[owner]
+        inside = at < limit
         if not inside.all():
-            at, owner = at[inside], owner[inside]
+            at, owner, limit = at[inside], owner[inside], limit[inside]
         if not len(at):
-            break
-        limit = ends[owner]
+            return rounds
         position = at
         tag, at = _varints_at(buffer, at, limit)
         wire = tag & 7
-        value, after = np.zeros_like(tag), at
         numbers = (wire == VARINT) | (wire == BYTES)
-        value[numbers], after = _some_varints(buffer, at, limit, numbers)
-        begin = after
-        end = after + np.where(wire == BYTES, value, 0)
-        end = end + np.where(wire == FIXED64, 8, 0) + np.where(wire == FIXED32, 4, 0)
-        wrong = np.flatnonzero(
-            (end > limit) | (end < begin) | ((wire != VARINT) & (wire > 2) & (wire != FIXED32))
-        )
+        value, begin = _some_varints(buffer, at, limit, numbers)
+        end = begin + np.where(wire == BYTES, value, _FIXED[wire])
+        wrong = np.flatnonzero((end > limit) | (end < begin) | ~_KNOWN[wire])
         if len(wrong):
             raise ProfileError(
                 f"the field at byte {int(position[wrong[0]]):,} does not fit in its message: the "
@@ -158,15 +175,10 @@ def fields(data: bytes, begins: Ints, ends: Ints) -> Fields:
             )
         rounds.append((position, owner, tag >> 3, wire, value, begin, end))
         at = end
-    rest = np.flatnonzero(at < ends[owner])
+    rest = np.flatnonzero(at < limit)
     for index in rest.tolist():
-        rounds.append(_one_by_one(data, int(at[index]), int(ends[owner[index]]), int(owner[index])))
-    if not rounds:
-        nothing = np.zeros(0, dtype=np.int64)
-        return Fields(*[nothing] * 6)
-    position, *columns = (np.concatenate(parts) for parts in zip(*rounds, strict=True))
-    order = np.argsort(position, kind="stable")
-    return Fields(*(column[order] for column in columns))
+        rounds.append(_one_by_one(data, int(at[index]), int(limit[index]), int(owner[index])))
+    return rounds
 
 
 def _one_by_one(data: bytes, at: int, end: int, owner: int) -> tuple[Ints, ...]:
@@ -217,10 +229,11 @@ def _varints_at(buffer: Bytes, at: Ints, limit: Ints) -> tuple[Ints, Ints]:
 def _some_varints(
     buffer: Bytes, at: Ints, limit: Ints, which: NDArray[np.bool_]
 ) -> tuple[Ints, Ints]:
+    """`_varints_at` of some; the others are 0 and end where they begin."""
     if which.all():
         return _varints_at(buffer, at, limit)
-    after = at.copy()
-    values, after[which] = _varints_at(buffer, at[which], limit[which])
+    values, after = np.zeros_like(at), at.copy()
+    values[which], after[which] = _varints_at(buffer, at[which], limit[which])
     return values, after
 
 
@@ -229,28 +242,38 @@ def packed(data: bytes, begins: Ints, ends: Ints) -> tuple[Ints, Ints]:
 
     Raises `ProfileError` when one does not end in its field.
     """
-    buffer = np.frombuffer(data, dtype=np.uint8)
     sizes = ends - begins
-    content = buffer[gathered(begins, sizes)]
+    return _unpacked(np.frombuffer(data, dtype=np.uint8)[gathered(begins, sizes)], sizes)
+
+
+def packed_rows(rows: Sequence[bytes]) -> tuple[Ints, Ints]:
+    """`packed` of fields whose contents are at hand."""
+    sizes = np.fromiter(map(len, rows), np.int64, len(rows))
+    return _unpacked(np.frombuffer(b"".join(rows), dtype=np.uint8), sizes)
+
+
+def _unpacked(content: Bytes, sizes: Ints) -> tuple[Ints, Ints]:
+    """The varints in fields that lie one after the other, and how many in each."""
     last = content < 0x80
-    stops = np.cumsum(sizes)[sizes > 0] - 1
-    if not last[stops].all():
-        raise ProfileError("a list of numbers ends in the middle of one: the file is damaged.")
-    ends_at = np.flatnonzero(last)
-    first = np.empty_like(ends_at)
-    first[:1], first[1:] = 0, ends_at[:-1] + 1
-    lengths = ends_at - first + 1
-    longest = int(lengths.max(initial=0))
-    if longest > 10:
-        raise ProfileError("a number has more than ten bytes: the file is damaged.")
-    values = (content[first] & 0x7F).astype(np.uint64)
-    for index in range(1, longest):
-        longer = np.flatnonzero(lengths > index)
-        byte = content[first[longer] + index] & 0x7F
-        values[longer] |= byte.astype(np.uint64) << np.uint64(7 * index)
-    before = np.concatenate([[0], np.cumsum(last)]) if len(last) else np.zeros(1, dtype=np.int64)
     edges = np.cumsum(sizes)
-    counts = before[edges] - before[edges - sizes]
+    if not last[edges[sizes > 0] - 1].all():
+        raise ProfileError("a list of numbers ends in the middle of one: the file is damaged.")
+    at = np.flatnonzero(last)
+    counts = np.diff(np.searchsorted(at, edges), prepend=0)
+    values = content[at].astype(np.uint64)
+    # What stands before a number's last byte belongs to it unless it ends a number itself. Before
+    # the first byte index -1 leads to the last one, which ends a number.
+    longer = np.flatnonzero(~last[at - 1])
+    before = at[longer] - 1
+    for _ in range(9):
+        if not len(longer):
+            break
+        values[longer] = values[longer] << np.uint64(7) | (content[before] & 0x7F)
+        before -= 1
+        more = ~last[before]
+        longer, before = longer[more], before[more]
+    if len(longer):
+        raise ProfileError("a number has more than ten bytes: the file is damaged.")
     return values.view(np.int64), counts.astype(np.int64)
 
 

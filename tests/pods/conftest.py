@@ -32,6 +32,14 @@ def apps(cluster: Cluster) -> str:
     return cluster.namespace("apps")
 
 
+@pytest.fixture(autouse=True)
+def _own_pods(cluster: Cluster) -> Iterator[None]:
+    """Pods end with their test: what they compute would slow all later tests down."""
+    before = set(cluster.pods)
+    yield
+    cluster.remove([pod for pod in cluster.pods if pod not in before])
+
+
 @pytest.fixture
 def attach(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch

@@ -1,14 +1,14 @@
 #!/bin/sh
 # Programs that open what ragprof writes, for the tests: inferno (crates.io), into the cache folder;
 # go with its pprof must be on the PATH. `install.sh peers` makes the environment of the peers that
-# benchmarks/profile_formats.py compares with.
+# benchmarks/profile_formats.py and benchmarks/flamegraph.py compare with.
 set -eu
 tools=${RAGPROF_TOOLS:-$HOME/.cache/ragprof/tools}
 mkdir -p "$tools"
 
 if [ "${1:-}" = peers ]; then
   [ -x "$tools/peers/bin/python" ] || python3 -m venv "$tools/peers"
-  "$tools/peers/bin/python" -m pip install --quiet flamegraph-textual==0.1.2
+  "$tools/peers/bin/python" -m pip install --quiet flamegraph-textual==0.1.2 flameprof==0.4
   exit 0
 fi
 

@@ -10,9 +10,8 @@ import json
 import re
 from typing import Any
 
-from ragprof.profiles import fields, places, quantities
+from ragprof.profiles import fields, places, pyspy_names, quantities
 from ragprof.profiles.content import Content
-from ragprof.profiles.formats import pyspy_raw
 from ragprof.profiles.formats.collapsed import NO_STACK
 from ragprof.profiles.model import Frame, Profile, ProfileBuilder, ProfileError, ValueType
 from ragprof.profiles.slices import Mark, Slice, Track, add_tracks, merged
@@ -32,7 +31,6 @@ _PASSED_OVER = {
     "c": "clock marks",
 }  # fmt: skip
 _PHASE = re.compile(r'"ph"\s*:')
-_PLACE = re.compile(r"(?s)(.*) \((.+):(\d+)\)$")
 _LABELS = ("trace_id", "span_id", "state", "wait", "service")
 
 
@@ -183,9 +181,7 @@ def _frame(event: dict[str, Any], own: bool) -> tuple[Frame | None, int]:
     elif isinstance(args, dict) and isinstance(args.get("file"), str):
         file, first = args["file"], max(0, fields.whole(args, "first_line"))
     else:
-        found = _PLACE.match(name)  # viztracer's names
-        if found and len(found[3]) < 10:
-            name, file, first = found[1], found[2], int(found[3])
+        name, file, first = pyspy_names.place(name) or (name, "", 0)  # as viztracer writes it
     return places.frame(name, file, first), line
 
 
@@ -232,7 +228,7 @@ def _name_track(track: Track, names: dict[tuple[str, int], str], other: dict[str
         if number and names.get((kind, number)):
             track.labels[kind] = names[kind, number]
     root = track.outermost()
-    whose = pyspy_raw.thread_of(root)
+    whose = pyspy_names.thread_of(root)
     if whose.thread:  # py-spy has the thread as the outermost frame
         hidden = places.frame(root)
         track.slices = [

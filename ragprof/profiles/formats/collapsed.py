@@ -6,19 +6,29 @@ weights a line, before and after. There are no escapes.
 
 from __future__ import annotations
 
-import codecs
 import io
+import itertools
 import math
 import re
-from array import array
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from ragprof.profiles import places
+from ragprof.profiles import places, pyspy_names
 from ragprof.profiles.content import Content
-from ragprof.profiles.model import Ints, Profile, ProfileBuilder, ProfileError, ValueType
+from ragprof.profiles.distinct import numbered
+from ragprof.profiles.model import (
+    Floats,
+    Ints,
+    Profile,
+    ProfileBuilder,
+    ProfileError,
+    ValueType,
+    refuse_depth,
+)
 from ragprof.profiles.quantities import SAMPLES, whole
 
 TITLE = "collapsed stacks"
@@ -29,11 +39,15 @@ CARRIES: frozenset[str] = frozenset()
 NO_STACK = "(no stack)"
 BEFORE_AND_AFTER = (ValueType("before", "count"), ValueType("after", "count"))
 _AUSTIN = re.compile(r"P\d+;T")
-_PYSPY = re.compile(r" \([^()]+:\d+\)$|^thread \(|^process \d+:")
 _COUNT = re.compile(r" \d+(\.\d+)?$")
+_ENDS_IN_COUNT = re.compile(rb" \d+(\.\d+)?$")
+_PLAIN_NUMBER = re.compile(rb"\d+(\.\d+)?\r?\n?")
 _COMMENT = ("#", "//")
-_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_HEAD = 1 << 16
+_MARKED = tuple(mark.encode() for mark in _COMMENT)
+_NONE: Ints = np.zeros(0, dtype=np.int64)
+_PIECE = 1 << 22  # bytes of lines taken apart together
+_BLOCK = 1 << 13  # stacks taken apart together
+_LONG = 1 << 26  # bytes of such stacks from which on their frames are counted before
 _STRAY, _EMPTY = -1, -2
 _MANY = 1e6  # above it whole numbers are exact enough
 
@@ -44,7 +58,7 @@ def recognises(content: Content) -> bool:
         return False
     found = parsed("\n".join(first_lines(content.start)), strict=False)
     stacks = [path for path in found.paths if ";" in path]
-    foreign = sum(is_austin(path) or is_pyspy(path) for path in stacks)
+    foreign = sum(is_austin(path) or pyspy_names.is_stack(path) for path in stacks)
     return bool(stacks) and len(found.paths) > found.stray and foreign * 2 < len(stacks)
 
 
@@ -54,68 +68,108 @@ def read(content: Content) -> list[Profile]:
     Raises `ProfileError` naming the first line at fault when a weight is negative or not finite, or
     when most lines are no stacks.
     """
-    rows, which = _distinct_rows(content)
-    lines, at = _parsed(rows, strict=True)
-    counts = np.bincount(which, minlength=len(rows))
-    lines.stray = int(counts[at == _STRAY].sum())
-    pairs = bool(lines.paths) and all(map(_ends_in_count, lines.paths))
+    lines = _split(content)
+    pairs = bool(lines.paths) and all(map(_ENDS_IN_COUNT.search, lines.paths))
     builder = ProfileBuilder(BEFORE_AND_AFTER if pairs else [SAMPLES])
-    values = np.array(lines.weights, dtype=np.float64)
-    paths = lines.paths
+    paths, of_path = lines.paths, lines.of_path
+    values = lines.weights
     if pairs:
-        split = [path.rpartition(" ") for path in paths]
-        paths = [path for path, _, _ in split]
-        values = np.column_stack([np.array([float(count) for _, _, count in split]), values])
+        split = [path.rpartition(b" ") for path in paths]
+        counts = np.array([float(count) for _, _, count in split])
+        values = np.column_stack([counts[of_path], values])
+        paths, merged = numbered([path for path, _, _ in split])
+        of_path = merged[of_path]
     stacks = _stacks(builder, paths)
-    sampled = at[which]
-    sampled = sampled[sampled >= 0]
-    builder.samples(stacks[sampled], values[sampled])
-    note_stray(builder, lines, len(sampled))
+    builder.samples(stacks[of_path], values)
+    note_stray(builder, lines.odd, len(of_path))
     return [builder.build()]
 
 
-def _distinct_rows(content: Content) -> tuple[list[tuple[int, str]], Ints]:
-    """The distinct lines with the numbers of their first places, and for every line which it is.
+class _Split(NamedTuple):
+    """The stacks of a file: distinct paths; for every sample its path and its weight; the lines
+    that did not look like a stack at once."""
 
-    A sampler writes the same line again and again: only distinct ones are decoded and parsed.
-    """
-    plain = content.data.find(0, 0, _HEAD) < 0 and not content.data.startswith(_MARKS)
-    seen: dict[bytes | str, int] = {}
-    all_rows: Iterable[bytes | str] = (
-        io.BytesIO(content.data) if plain else content.text.split("\n")
-    )
-    which = np.fromiter((seen.setdefault(row, len(seen)) for row in all_rows), dtype=np.int64)
-    first = np.zeros(len(seen), dtype=np.int64)
-    first[which[::-1]] = np.arange(len(which), 0, -1)
-    texts = (row if isinstance(row, str) else row.decode("utf-8", "replace") for row in seen)
-    return list(zip(first.tolist(), texts, strict=True)), which
+    paths: list[bytes]
+    of_path: Ints
+    weights: Floats
+    odd: Lines
 
 
-class _Numbers(dict[str, int]):
+def _split(content: Content) -> _Split:
+    """Path and weight of every line, by pieces: a sampler writes the same path again and again, and
+    the same weight, so that the work is that of the distinct ones."""
+    data = content.data if content.is_utf8 else content.text.encode("utf-8", "replace")
+    paths: defaultdict[bytes, int] = defaultdict(itertools.count().__next__)
+    ends: defaultdict[bytes, int] = defaultdict(itertools.count().__next__)
+    of_path, of_end = [_NONE], [_NONE]
+    lines = io.BytesIO(data)
+    while piece := lines.readlines(_PIECE):
+        starts, _, lasts = zip(*map(bytes.rpartition, piece, itertools.repeat(b" ")), strict=True)
+        of_path.append(np.fromiter(map(paths.__getitem__, starts), np.int64, len(piece)))
+        of_end.append(np.fromiter(map(ends.__getitem__, lasts), np.int64, len(piece)))
+    which, last = np.concatenate(of_path), np.concatenate(of_end)
+    known = np.array([_weight(end) for end in ends] or [0.0])
+    fits = np.array([bool(path) and not path.startswith(_MARKED) for path in paths] or [True])
+    weights = known[last]
+    odd = np.flatnonzero(~fits[which] | np.isnan(weights))
+    if not len(odd):
+        return _Split(list(paths), which, weights, Lines([], [], 0, ""))
+    texts, last_texts = list(paths), list(ends)
+    rows = [
+        (number + 1, _line_of(texts[which[number]], last_texts[last[number]]))
+        for number in odd.tolist()
+    ]
+    others, at = _parsed(rows, strict=True)
+    which[odd] = at
+    found = odd[at >= 0]
+    weights[found] = others.weights
+    which[found] = [paths[path.encode("utf-8", "replace")] for path in others.paths]
+    kept = which >= 0
+    return _Split(*_used(list(paths), which[kept]), weights[kept], others)
+
+
+def _weight(end: bytes) -> float:
+    """The number that a line ends in; NaN when it needs a closer look."""
+    weight = float(end) if _PLAIN_NUMBER.fullmatch(end) else math.nan
+    return weight if math.isfinite(weight) else math.nan
+
+
+def _line_of(path: bytes, end: bytes) -> str:
+    return (path + b" " + end if path else end).decode("utf-8", "replace").removesuffix("\n")
+
+
+def _used(paths: list[bytes], which: Ints) -> tuple[list[bytes], Ints]:
+    """The paths that samples have: comments and stray lines left some that are none."""
+    used = np.bincount(which, minlength=len(paths)) > 0
+    return list(itertools.compress(paths, used.tolist())), (np.cumsum(used) - 1)[which]
+
+
+class _Numbers(dict[bytes, int]):
     """Frame ids by name; a name that is not there yet is added to the profile."""
 
     def __init__(self, builder: ProfileBuilder) -> None:
         self._builder = builder
 
-    def __missing__(self, name: str) -> int:
-        number = self[name] = self._builder.frame(places.frame(name))
+    def __missing__(self, name: bytes) -> int:
+        frame = places.frame(name.decode("utf-8", "replace"))
+        number = self[name] = self._builder.frame(frame)
         return number
 
 
-def _stacks(builder: ProfileBuilder, paths: list[str]) -> Ints:
-    """The stack id of every path; equal paths have one."""
-    distinct: dict[str, int] = {}
-    which = np.array([distinct.setdefault(path, len(distinct)) for path in paths], dtype=np.int64)
+def _stacks(builder: ProfileBuilder, paths: list[bytes]) -> Ints:
+    """The stack id of every path."""
     number = _Numbers(builder).__getitem__
-    flat, lengths = array("q"), array("q")
-    for path in distinct:
-        names = [] if path == NO_STACK else path.split(";")
-        flat.extend(map(number, names))
-        lengths.append(len(names))
-    ids = builder.stacks(
-        np.array(flat, dtype=np.int64), np.zeros(len(flat), dtype=np.int64), np.array(lengths)
-    )
-    return ids[which] if len(which) else which
+    ids = [_NONE]
+    for low in range(0, len(paths), _BLOCK):
+        block = paths[low : low + _BLOCK]
+        if sum(map(len, block)) > _LONG:
+            refuse_depth(sum(path.count(b";") for path in block))
+        names = [path.split(b";") for path in block]
+        names = [[] if path == [NO_STACK.encode()] else path for path in names]
+        flat = np.fromiter(map(number, itertools.chain.from_iterable(names)), np.int64)
+        lengths = np.fromiter(map(len, names), np.int64, len(names))
+        ids.append(builder.stacks(flat, np.zeros_like(flat), lengths))
+    return np.concatenate(ids)
 
 
 def write(profile: Profile) -> bytes:
@@ -215,12 +269,6 @@ def note_stray(builder: ProfileBuilder, lines: Lines, samples: int | None = None
 def is_austin(path: str) -> bool:
     """Whether a stack begins as austin's do: ``P1;T0:1;file:function:line``."""
     return bool(_AUSTIN.match(path))
-
-
-def is_pyspy(path: str) -> bool:
-    """Whether the frames of a stack look like py-spy's: ``function (file:line)``."""
-    frames = path.split(";")
-    return sum(bool(_PYSPY.search(frame)) for frame in frames) * 2 >= len(frames)
 
 
 def _ends_in_count(path: str) -> bool:

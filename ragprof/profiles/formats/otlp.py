@@ -7,7 +7,6 @@ numbers. Samples with the same stack, link and attributes are one, with a time a
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -126,9 +125,24 @@ class _Tables:
         return rows[index]
 
     def plain(self, attributes: Any) -> dict[str, str]:
-        """Attributes as labels."""
-        found = {one.key: _value(one.value) for one in attributes}
+        """Attributes of a resource as labels; their texts may lie in the string table."""
+        found = {
+            one.key or self.text(one.key_strindex, "key_strindex"): self.value(one.value)
+            for one in attributes
+        }
         return {_NAMES.get(key, key): text for key, text in found.items() if text}
+
+    def value(self, value: Any) -> str:
+        """The value of an attribute as text."""
+        kind = value.WhichOneof("value")
+        if kind is None:
+            return ""
+        held = getattr(value, kind)
+        if kind == "string_value_strindex":
+            return self.text(held, kind)
+        if kind == "bytes_value":
+            return str(held.hex())
+        return str(held).lower() if kind == "bool_value" else str(held)
 
     def profile(self, group: Sequence[Any], labels: dict[str, str]) -> Profile:
         """Profile messages over the same samples as one Profile."""
@@ -151,7 +165,7 @@ class _Tables:
             for index in first.attribute_indices:
                 attribute = self.row("attribute_table", index)
                 key = self.text(attribute.key_strindex, "key_strindex")
-                about[_NAMES.get(key, key)] = _value(attribute.value)
+                about[_NAMES.get(key, key)] = self.value(attribute.value)
             if first.link_index:
                 link = self.row("link_table", first.link_index)
                 about |= {"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex()}
@@ -199,14 +213,6 @@ class _Tables:
         name = name or self.text(function.system_name_strindex, "system_name_strindex")
         file = self.text(function.filename_strindex, "filename_strindex")
         return places.frame(name, file, max(0, function.start_line))
-
-
-def _value(value: Any) -> str:
-    kind = value.WhichOneof("value")
-    if kind is None:
-        return ""
-    held = getattr(value, kind)
-    return str(held).lower() if kind == "bool_value" else str(held)
 
 
 def _number(text: str) -> int:
@@ -274,6 +280,8 @@ def write(profile: Profile) -> bytes:
 
     Raises `ProfileError` for weights beyond 64 bits.
     """
+    import hashlib  # takes longer to load than the rest of this module
+
     if profile.values.max(initial=0) >= 1 << 62:
         raise ProfileError(f"a weight of {profile.values.max():g} does not fit in 64 bits.")
     out = _messages().ProfilesData()

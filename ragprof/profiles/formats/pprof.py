@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import gzip
 import itertools
-from dataclasses import dataclass
 
 import numpy as np
 
-from ragprof.profiles import places, quantities, wire
+from ragprof.profiles import pprof_tables, quantities, wire
 from ragprof.profiles.content import Content
-from ragprof.profiles.distinct import distinct, distinct_stacks, gathered, slices
 from ragprof.profiles.model import (
     NO_TIME,
     Clock,
@@ -27,6 +25,15 @@ from ragprof.profiles.model import (
     ValueType,
 )
 from ragprof.profiles.pprof_labels import SINCE_START, TIME, Labels
+from ragprof.profiles.pprof_tables import (
+    FUNCTION,
+    LOCATION,
+    MAPPING,
+    SAMPLE,
+    STRING,
+    Message,
+    Samples,
+)
 
 TITLE = "pprof"
 LOOKS_FOR = "a protocol buffer of value types, samples, locations and strings, mostly in gzip"
@@ -35,8 +42,8 @@ CARRIES = frozenset(
     {"values", "files", "lines", "times", "start_times", "threads", "tasks", "labels", "notes"}
 )
 
-# Fields of the message Profile.
-_SAMPLE_TYPE, _SAMPLE, _MAPPING, _LOCATION, _FUNCTION, _STRING = 1, 2, 3, 4, 5, 6
+# Fields of the message Profile, those of `pprof_tables` besides.
+_SAMPLE_TYPE = 1
 _TIME_NANOS, _DURATION_NANOS, _COMMENT, _DEFAULT_TYPE = 9, 10, 13, 14
 _OF_BYTES = {1, 2, 3, 4, 5, 6, 11, 13}
 _OF_NUMBERS = {7, 8, 9, 10, 12, 13, 14, 15}
@@ -61,7 +68,7 @@ def recognises(content: Content) -> bool:
             return False
         value, at = _varint(data, at + 1)
         at += value if kind == wire.BYTES else 0
-        strings += number in (_SAMPLE_TYPE, _SAMPLE, _STRING)
+        strings += number in (_SAMPLE_TYPE, SAMPLE, STRING)
     return strings > 0
 
 
@@ -84,35 +91,6 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     return value, at
 
 
-@dataclass(frozen=True)
-class _Message:
-    """A Profile message taken apart."""
-
-    data: bytes
-    parts: dict[int, tuple[Ints, Ints]]
-    strings: list[str]
-
-    def messages(self, number: int) -> tuple[wire.Fields, int]:
-        """The fields of the repeated message in field ``number``, and how many there are."""
-        begins, ends = self.parts.get(number, (_NONE, _NONE))
-        if len(ends) and ends.min() < 0:
-            raise ProfileError(f"field {number} holds a number where a message belongs.")
-        return wire.fields(self.data, begins, ends), len(begins)
-
-    def number(self, number: int) -> int:
-        """A number field of the Profile itself; 0 when it is not there."""
-        values, _ = self.parts.get(number, (_NONE, _NONE))
-        return int(values[-1]) if len(values) else 0
-
-    def text(self, index: int, whose: str) -> str:
-        """A text of the string table."""
-        if not 0 <= index < len(self.strings):
-            raise ProfileError(
-                f"{whose} is string {index}, and string_table has {len(self.strings)}."
-            )
-        return self.strings[index]
-
-
 def read(content: Content) -> list[Profile]:
     """The profile with its value types, the default one (else the last, as pprof has it) first.
 
@@ -121,33 +99,37 @@ def read(content: Content) -> list[Profile]:
     """
     data = content.data
     parts = wire.top_level(data)
-    lows, highs = parts.get(_STRING, (_NONE, _NONE))
+    lows, highs = parts.get(STRING, (_NONE, _NONE))
     strings = [
         data[low:high].decode("utf-8", "replace")
         for low, high in zip(lows.tolist(), highs.tolist(), strict=True)
     ]
-    message = _Message(data, parts, strings)
+    message = Message(data, parts, strings)
     kinds = _value_types(message)
-    found, count = message.messages(_SAMPLE)
-    values, lengths = wire.repeated(data, found.of(2), count)
+    samples = Samples.of(message)
+    count = len(samples.places)
+    values, lengths = wire.repeated(data, samples.fields.of(2), count)
     wrong = np.flatnonzero(lengths != len(kinds))
     if len(wrong):
         raise ProfileError(
-            f"sample {wrong[0]} has {lengths[wrong[0]]} values, and sample_type has {len(kinds)}."
+            f"sample {samples.places[wrong[0]]} has {lengths[wrong[0]]} values, and sample_type "
+            f"has {len(kinds)}."
         )
     weights = values.reshape(count, len(kinds)).astype(np.float64)
-    _refuse_negative(weights, kinds)
+    _refuse_negative(weights, kinds, samples)
     order = _default_first(message, kinds)
     nanoseconds = [quantities.in_nanoseconds(kinds[index]) for index in order]
-    labels = Labels.of(data, found.of(3, wire.BYTES), count, message.text)
+    labels = Labels.of(data, samples.fields.of(3, wire.BYTES), count, message.text)
+    labels = labels.repeated(samples.which)
     clock: Clock = "start" if labels.times is not None and labels.relative else "utc"
     builder = ProfileBuilder([kind for kind, _ in nanoseconds], clock=clock)
     for comment in _comments(message):
         builder.note(comment)
-    stacks = _stacks(builder, message, found.of(1), count)
+    stacks = pprof_tables.stacks(builder, message, samples)
+    weights = weights[:, order] * np.array([factor for _, factor in nanoseconds])
     builder.samples(
-        stacks,
-        weights[:, order] * np.array([factor for _, factor in nanoseconds]),
+        stacks[samples.which],
+        weights[samples.which],
         times=labels.times,
         threads=labels.threads,
         tasks=labels.tasks,
@@ -156,7 +138,7 @@ def read(content: Content) -> list[Profile]:
     return [builder.build()]
 
 
-def _value_types(message: _Message) -> list[ValueType]:
+def _value_types(message: Message) -> list[ValueType]:
     found, count = message.messages(_SAMPLE_TYPE)
     if not count:
         raise ProfileError("sample_type is missing: the file does not say what it measures.")
@@ -171,24 +153,24 @@ def _value_types(message: _Message) -> list[ValueType]:
     ]
 
 
-def _default_first(message: _Message, kinds: list[ValueType]) -> list[int]:
+def _default_first(message: Message, kinds: list[ValueType]) -> list[int]:
     default = message.text(message.number(_DEFAULT_TYPE), "default_sample_type")
     names = [kind.type for kind in kinds]
     first = names.index(default) if default in names else len(kinds) - 1
     return [first, *(index for index in range(len(kinds)) if index != first)]
 
 
-def _refuse_negative(weights: Floats, kinds: list[ValueType]) -> None:
+def _refuse_negative(weights: Floats, kinds: list[ValueType], samples: Samples) -> None:
     wrong = np.argwhere(weights < 0)
     if len(wrong):
         row, column = wrong[0].tolist()
         raise ProfileError(
-            f"sample {row} has {kinds[column].type} = {weights[row, column]:.0f}: a difference of "
-            "profiles is no profile; read both and compare them."
+            f"sample {samples.places[row]} has {kinds[column].type} = {weights[row, column]:.0f}: "
+            "a difference of profiles is no profile; read both and compare them."
         )
 
 
-def _comments(message: _Message) -> list[str]:
+def _comments(message: Message) -> list[str]:
     begins, ends = message.parts.get(_COMMENT, (_NONE, _NONE))
     plain = ends < 0
     indices = begins[plain]
@@ -196,110 +178,6 @@ def _comments(message: _Message) -> list[str]:
         values, _ = wire.packed(message.data, begins[~plain], ends[~plain])
         indices = np.concatenate([indices, values])
     return [message.text(index, "comment") for index in indices.tolist()]
-
-
-def _stacks(builder: ProfileBuilder, message: _Message, found: wire.Fields, count: int) -> Ints:
-    """Adds the distinct stacks; the stack of every sample."""
-    data = message.data
-    if (
-        len(found) == count
-        and np.array_equal(found.owner, np.arange(count))
-        and np.all(found.wire == wire.BYTES)
-    ):
-        # One packed list a sample: equal bytes are equal stacks, and only those are decoded.
-        lows, highs = found.begin.tolist(), found.end.tolist()
-        first, which = distinct(slices(data, lows, highs))
-        ids, lengths = wire.packed(data, found.begin[first], found.end[first])
-    else:
-        flat, sizes = wire.repeated(data, found, count)
-        first, which = distinct_stacks(flat, sizes)
-        ids = flat[gathered((np.cumsum(sizes) - sizes)[first], sizes[first])]
-        lengths = sizes[first]
-    known, frames, lines, line_counts = _locations(builder, message)
-    place = np.searchsorted(known, ids)
-    absent = np.flatnonzero(
-        (place >= len(known)) | (known[np.minimum(place, len(known) - 1)] != ids)
-        if len(known)
-        else np.ones(len(ids), dtype=bool)
-    )
-    if len(absent):
-        stack = int(np.searchsorted(np.cumsum(lengths), absent[0], side="right"))
-        raise ProfileError(
-            f"sample {first[stack]} names location {ids[absent[0]]}, which is not in the file."
-        )
-    # The innermost location comes first in the file, and the innermost inlined line in a location.
-    ends = np.cumsum(lengths)
-    backwards = place[_reversed(ends - lengths, lengths)]
-    starts = np.cumsum(line_counts) - line_counts
-    each = line_counts[backwards]
-    rows = gathered(starts[backwards], each)
-    totals = np.concatenate([[0], np.cumsum(each)])
-    depth = totals[ends] - totals[ends - lengths]
-    stacks = builder.stacks(frames[rows], lines[rows], depth)
-    return stacks[which] if len(stacks) else which
-
-
-def _reversed(begins: Ints, lengths: Ints) -> Ints:
-    forward = gathered(begins, lengths)
-    return np.repeat(2 * begins + lengths - 1, lengths) - forward
-
-
-def _locations(builder: ProfileBuilder, message: _Message) -> tuple[Ints, Ints, Ints, Ints]:
-    """Location ids, ascending; their frames and lines, flat, outermost first; how many in each."""
-    functions = _functions(builder, message)
-    found, count = message.messages(_LOCATION)
-    ids = wire.last_value(found.of(1, wire.VARINT), count)
-    addresses = wire.last_value(found.of(3, wire.VARINT), count)
-    nested = found.of(4, wire.BYTES)
-    inner = wire.fields(message.data, nested.begin, nested.end)
-    function = wire.last_value(inner.of(1, wire.VARINT), len(nested)).tolist()
-    line = wire.last_value(inner.of(2, wire.VARINT), len(nested)).tolist()
-    lines_of: list[list[tuple[int, int]]] = [[] for _ in range(count)]
-    for owner, function_id, number in zip(nested.owner.tolist(), function, line, strict=True):
-        if function_id not in functions:
-            raise ProfileError(
-                f"location {ids[owner]} names function {function_id}, which is not in the file."
-            )
-        lines_of[owner].append((functions[function_id], max(0, number)))
-    files = _mapping_files(message)
-    mappings = wire.last_value(found.of(2, wire.VARINT), count).tolist()
-    for owner, inlined in enumerate(lines_of):
-        if not inlined:  # never symbolised
-            file = files.get(mappings[owner], "")
-            address = int(addresses[owner]) & 0xFFFFFFFFFFFFFFFF
-            inlined.append((builder.frame(places.frame(f"{address:#x}", file)), 0))
-    order = np.argsort(ids, kind="stable")
-    ordered = [lines_of[index][::-1] for index in order.tolist()]
-    flat = np.array(list(itertools.chain.from_iterable(ordered)), dtype=np.int64).reshape(-1, 2)
-    return (
-        ids[order],
-        flat[:, 0],
-        flat[:, 1],
-        np.array([len(one) for one in ordered], dtype=np.int64),
-    )
-
-
-def _functions(builder: ProfileBuilder, message: _Message) -> dict[int, int]:
-    found, count = message.messages(_FUNCTION)
-    ids, names, system, files, lines = (
-        wire.last_value(found.of(number, wire.VARINT), count).tolist() for number in range(1, 6)
-    )
-    frames = {}
-    for index, function in enumerate(ids):
-        name = message.text(names[index] or system[index], f"the name of function {function}")
-        file = message.text(files[index], f"the file of function {function}")
-        frames[function] = builder.frame(places.frame(name, file, max(0, lines[index])))
-    return frames
-
-
-def _mapping_files(message: _Message) -> dict[int, str]:
-    found, count = message.messages(_MAPPING)
-    ids = wire.last_value(found.of(1, wire.VARINT), count).tolist()
-    files = wire.last_value(found.of(5, wire.VARINT), count).tolist()
-    return {
-        mapping: message.text(file, f"the file of mapping {mapping}")
-        for mapping, file in zip(ids, files, strict=True)
-    }
 
 
 class _Strings:
@@ -313,7 +191,7 @@ class _Strings:
 
     def fields(self) -> bytes:
         return b"".join(
-            wire.bytes_field(_STRING, text.encode("utf-8", "replace")) for text in self._known
+            wire.bytes_field(STRING, text.encode("utf-8", "replace")) for text in self._known
         )
 
 
@@ -353,7 +231,7 @@ def write(profile: Profile) -> bytes:
         body = stacks[stack] + wire.bytes_field(2, content)
         if texts is not None:
             body += texts[row]
-        out.append(wire.bytes_field(_SAMPLE, body))
+        out.append(wire.bytes_field(SAMPLE, body))
     out.append(tables)
     out += [wire.number_field(_COMMENT, strings(note)) for note in profile.notes]
     if profile.times is not None and profile.clock == "utc":
@@ -371,17 +249,17 @@ def _written_stacks(profile: Profile, strings: _Strings) -> tuple[list[bytes], b
     known_lines, line_codes = np.unique(profile.stack_lines, return_inverse=True)
     pairs = profile.stack_frames * max(1, len(known_lines)) + line_codes.reshape(-1)
     distinct_pairs, first, which = np.unique(pairs, return_index=True, return_inverse=True)
-    tables = [wire.bytes_field(_MAPPING, wire.number_field(1, 1) + b"\x38\x01\x40\x01\x48\x01")]
+    tables = [wire.bytes_field(MAPPING, wire.number_field(1, 1) + b"\x38\x01\x40\x01\x48\x01")]
     for number, frame in enumerate(profile.frames, 1):
         content = wire.number_field(1, number) + wire.number_field(2, strings(frame.function))
         # Without a system name, which go tool pprof would demangle: it cuts <module> away.
         content += wire.number_field(4, strings(frame.file)) + wire.number_field(5, frame.line)
-        tables.append(wire.bytes_field(_FUNCTION, content))
+        tables.append(wire.bytes_field(FUNCTION, content))
     frames, lines = profile.stack_frames[first].tolist(), profile.stack_lines[first].tolist()
     for number, (frame, line) in enumerate(zip(frames, lines, strict=True), 1):
         inner = wire.number_field(1, frame + 1) + wire.number_field(2, line)
         content = wire.number_field(1, number) + wire.number_field(2, 1)
-        tables.append(wire.bytes_field(_LOCATION, content + wire.bytes_field(4, inner)))
+        tables.append(wire.bytes_field(LOCATION, content + wire.bytes_field(4, inner)))
     varints = [wire.varint(number) for number in range(1, len(distinct_pairs) + 1)]
     locations, offsets = which.reshape(-1).tolist(), profile.stack_offsets.tolist()
     stacks = []

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragprof.profiles import fields, places, quantities
+from ragprof.profiles import fields, places, pyspy_names, quantities
 from ragprof.profiles.calls import NOBODY, CallTree
 from ragprof.profiles.content import Content
 from ragprof.profiles.distinct import distinct_stacks, gathered
-from ragprof.profiles.formats import pyspy_raw
 from ragprof.profiles.model import (
     Floats,
     Frame,
@@ -91,7 +90,7 @@ def _frames(entries: list[Any], by_pyspy: bool) -> _Frames:
         line = max(0, fields.whole(entry, "line"))
         frames.append(places.frame(name, fields.text(entry, "file"), 0 if by_pyspy else line))
         ran.append(line if by_pyspy else 0)
-        kept.append(name != _SELF and not (by_pyspy and pyspy_raw.is_origin(name)))
+        kept.append(name != _SELF and not (by_pyspy and pyspy_names.is_origin(name)))
     return _Frames(frames, np.array(ran, dtype=np.int64), np.array(kept, dtype=bool))
 
 
@@ -103,7 +102,7 @@ def _profile(entry: Any, where: str, frames: _Frames) -> Profile:
     value_type, factor = quantities.in_nanoseconds(_value_type(entry, where))
     own = entry.get(_OWN)
     name = fields.text(own if isinstance(own, dict) else entry, "name")
-    whose = pyspy_raw.thread_of(name)
+    whose = pyspy_names.thread_of(name)
     builder = ProfileBuilder([value_type], name=name)
     ids = np.array([builder.frame(frame) for frame in frames.frames], dtype=np.int64)
     stacks, weights = readers[kind](entry, where, ids, frames, builder)

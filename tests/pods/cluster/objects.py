@@ -31,6 +31,7 @@ class Cluster:
         self.core = client.CoreV1Api(api)
         self.batch = client.BatchV1Api(api)
         self.rbac = client.RbacAuthorizationV1Api(api)
+        self.pods: list[str] = []  # those that run, as namespace/name
 
     def namespace(self, name: str, level: str = "privileged") -> str:
         """A namespace with a Pod Security level."""
@@ -77,11 +78,20 @@ class Cluster:
             "containers": [{"imagePullPolicy": "Never", **one} for one in containers],
         }
         self.core.create_namespaced_pod(namespace, {"metadata": {"name": name}, "spec": spec})
+        self.pods.append(f"{namespace}/{name}")
         if ready:
             until(lambda: self._runs(namespace, name), 120)
             first = next(iter(containers))["name"]
             until(lambda: says in self.log(f"{namespace}/{name}", first), 120)
         return f"{namespace}/{name}"
+
+    def remove(self, pods: Iterable[str]) -> None:
+        """Delete pods, at once and without waiting for it."""
+        for pod in list(pods):
+            namespace, name = pod.split("/")
+            with contextlib.suppress(client.ApiException):  # a test may have deleted it
+                self.core.delete_namespaced_pod(name, namespace, grace_period_seconds=0)
+            self.pods.remove(pod)
 
     def _runs(self, namespace: str, name: str) -> bool:
         statuses = self.read(f"{namespace}/{name}").status.container_statuses or []
