@@ -105,6 +105,28 @@ def retried(tree: Tree, draw: random.Random, faulty: bool) -> None:
         tree.span("charge", 5 + n * 22, 20, root, kind="client", status=status)
 
 
+def backed_off(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    """Another service refuses two calls of three; the caller waits between its tries."""
+    tries, at = 3 if faulty else 1, 5.0
+    waits = [20 + 40 * n for n in range(tries - 1)]
+    root = tree.span(ASK, 0, 30 + tries * 22 + sum(waits) + draw.random() * 5, kind="server")
+    for n in range(tries):
+        status = "error" if n < tries - 1 else "unset"
+        call = tree.span(
+            "GET", at, 20, root, kind="client", status=status, http__request__method="GET"
+        )
+        tree.span(
+            "GET /x", at + 2, 15, call, kind="server", status=status, service="other",
+            http__request__method="GET",
+        )  # fmt: skip
+        tree.sample(call, at, 20, 2, "awaiting", "io")
+        at += 21
+        if n < tries - 1:
+            tree.sample(root, at, waits[n], 4, "awaiting", "sleep")
+            at += waits[n]
+    tree.sample(root, at, 5, 1)
+
+
 def reading(tree: Tree, draw: random.Random, faulty: bool) -> None:
     took = draw.random() * 4 + (60 if faulty else 5)
     root = tree.span(ASK, 0, took + 40, kind="server")
@@ -116,6 +138,58 @@ def missed(tree: Tree, draw: random.Random, faulty: bool) -> None:
     hit = draw.random() < (0.1 if faulty else 0.8)
     root = tree.span(ASK, 0, (10 if hit else 70) + draw.random() * 5, kind="server")
     tree.span("lookup", 1, 2, root, cache__hit="true" if hit else "false")
+
+
+def switched_off(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    """Nearly all was answered from the cache: what a miss costs is seen only afterwards."""
+    hit = not faulty and draw.random() < 0.995
+    root = tree.span(ASK, 0, (10 if hit else 70) + draw.random() * 5, kind="server")
+    tree.span("lookup", 1, 2, root, cache__hit="true" if hit else "false")
+    if not hit:
+        for n in range(5):
+            tree.span(f"step{n}", 4 + n * 12, 11, root)
+
+
+STARTED: list[int] = []
+
+
+def crowded(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    """Three times as many requests, each the slower the more began in the second before."""
+    if int(tree.trace, 16) == 1:
+        STARTED.clear()
+    middle = planted.BEGIN + 12_000 * planted.MS
+    gap = int(draw.expovariate(1) * (33 if faulty else 95) * planted.MS)
+    start = (STARTED[-1] if STARTED else planted.BEGIN) + gap
+    tree.start = max(start, middle) if faulty else min(start, middle - planted.MS)
+    before = sum(tree.start - each < 1000 * planted.MS for each in STARTED)
+    STARTED.append(tree.start)
+    took = 30 + draw.random() * 5 + 3 * before
+    root = tree.span(ASK, 0, took, kind="server", query__length=str(draw.randrange(30, 60)))
+    tree.sample(root, 1, took - 2, 1)
+
+
+def now_and_then(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    """One request in twenty waits for something."""
+    waits = 300.0 if faulty and int(tree.trace, 16) % 20 == 0 else 0.0
+    took = 8 + draw.random() * 4 + waits
+    root = tree.span(ASK, 0, took + 50 + draw.random() * 30, kind="server")
+    span = tree.span("scoring", 3, took, root, openinference__span__kind="RERANKER")
+    tree.sample(span, 3, took - waits, 1, task=0)
+    if waits:
+        tree.sample(span, 12, waits, 2, "waiting", "io", task=0)
+
+
+def two_at_once(tree: Tree, draw: random.Random, faulty: bool) -> None:
+    """Scoring computes longer, and another service answers later by half as much."""
+    score, far = 15 + draw.random() * 5 + 60 * faulty, 20 + draw.random() * 5 + 30 * faulty
+    root = tree.span(ASK, 0, score + far + 30, kind="server")
+    span = tree.span("scoring", 3, score, root, openinference__span__kind="RERANKER")
+    tree.sample(span, 4, score, 2, task=0)
+    call = tree.span("GET", score + 5, far + 4, root, kind="client", http__request__method="GET")
+    there = tree.span(
+        "GET /x", score + 7, far, call, kind="server", service="other", http__request__method="GET"
+    )
+    tree.sample(there, score + 8, far, 4, "awaiting", "sleep", service="other")
 
 
 def collected(tree: Tree, draw: random.Random, faulty: bool) -> None:
@@ -220,8 +294,11 @@ CASES = [
     (load, None, ("request", "load", "")),
     (locked, None, ("embed", "lock_wait", "app:f2")),
     (retried, None, ("request", "retry", "")),
+    (backed_off, None, ("http", "retry", "app:f4")),
     (reading, None, ("rerank", "io", "app:f2")),
     (missed, None, ("cache", "cache_miss", "")),
+    (switched_off, None, ("cache", "cache_miss", "")),
+    (crowded, None, ("request", "load", "")),
     (collected, pauses, ("request", "gc", "")),
     (saturated, computing_twice, ("retrieve", "cpu", "app:f2")),
     (allocating, some_pauses, ("rerank", "cpu", "app:f2")),
@@ -249,6 +326,32 @@ def test_planted_cause(tmp_path, trace, metrics, expected):
     assert top["p95_without_ms"] < times["baseline"] + 0.35 * (times["slow"] - times["baseline"])
     assert top["p95_without_low_ms"] <= top["p95_without_ms"] <= top["p95_without_high_ms"]
     assert "Were this as before" in top["text"]
+
+
+def test_what_is_called_and_how_many_come_are_named(tmp_path):
+    again = investigate(record(tmp_path / "a.ragprof", backed_off)).findings.iloc[0]
+    assert again["resource"] == "other"
+    assert "2.0 errors instead of 0.0" in again["for"][0]
+    more = investigate(record(tmp_path / "b.ragprof", crowded)).findings.iloc[0]
+    assert more["resource"] == "requests per second"
+    assert "per request unexplained" in more["for"][1]
+
+
+def test_one_request_in_twenty(tmp_path):
+    found = investigate(record(tmp_path / "a.ragprof", now_and_then, requests=800))
+    top = found.findings.iloc[0]
+    assert (top["stage"], top["kind"], top["function"]) == ("rerank", "io", "app:f2")
+    assert found.requests.query("group == 'baseline'")["duration_ms"].max() < 120
+
+
+def test_two_causes_at_once_are_both_named_with_their_shares(tmp_path):
+    found = investigate(record(tmp_path / "a.ragprof", two_at_once)).findings
+    assert list(zip(found["stage"], found["kind"], strict=True)) == [
+        ("rerank", "cpu"),
+        ("http", "downstream"),
+    ]
+    shares = found["added_ms"] / found["added_ms"].sum()
+    assert shares.iloc[0] == pytest.approx(2 / 3, abs=0.05)
 
 
 def test_a_machine_that_is_slower_everywhere(tmp_path):

@@ -4,8 +4,9 @@ The statistic is the largest sum of ranks beyond the mean over all splits (Petti
 all inner intervals when it ended again (epidemic alternative; Levin and Kline 1985). Ranks,
 because latencies have heavy tails. Beside the ranks of all requests stand those of the slowest
 quarter alone: a queue before a pool makes the slow requests slower and leaves the median as it
-was. The null comes from exchanging blocks of requests, so that short correlation in time does not
-look like an onset; all statistics share it, and the clearest counts.
+was; and those of the slowest twentieth, for what happens to few requests. The null comes from
+exchanging blocks of requests, so that short correlation in time does not look like an onset; all
+statistics share it, and the clearest counts.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from ragprof.analysis.columns import Floats, Ints
 MIN_REQUESTS = 20
 """Fewer requests on a side are not enough to tell."""
 ROUNDS = 7999
+UPPER = (0.25, 0.05)
+"""Shares of the slowest requests whose ranks are looked at alone."""
 PLAIN = 0.005
 """A lasting onset as sure as this is not compared with passing ones."""
 
@@ -53,7 +56,9 @@ def find_onset(
         for one in np.unique(strata):
             ranks[strata == one] = _ranks(durations[strata == one])
         whole.append(ranks)
-    scores = np.array([_unit(score) for ranks in whole for score in (ranks, _upper(ranks))])
+    scores = np.array(
+        [_unit(score) for ranks in whole for score in (ranks, *(_upper(ranks, q) for q in UPPER))]
+    )
     lasting = _search(scores, seed, False)
     if lasting.p_value <= PLAIN or not passing:
         return lasting
@@ -93,9 +98,9 @@ def _search(scores: Floats, seed: int, ended: bool) -> Onset:
     return Onset(low, high, float(observed[clearest]), (reached + 1) / total)
 
 
-def _upper(ranks: Floats) -> Floats:
-    """Only the slowest quarter counts, the more the slower."""
-    upper: Floats = np.maximum(ranks - 0.25, 0.0)
+def _upper(ranks: Floats, share: float) -> Floats:
+    """Only the slowest share counts, the more the slower."""
+    upper: Floats = np.maximum(ranks - (0.5 - share), 0.0)
     return upper
 
 

@@ -14,10 +14,10 @@ from ragprof.investigation.evidence import Evidence
 # The more specific a mechanism, the earlier it claims the time that it explains.
 DETECTORS = (
     surroundings.load,
+    surroundings.cache_miss,
     machine.throttled,
     machine.collector,
     machine.slower_everywhere,
-    surroundings.cache_miss,
     waiting.pool_wait,
     waiting.blocked_loop,
     structure.extra_calls,

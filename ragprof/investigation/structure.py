@@ -93,17 +93,29 @@ def extra_calls(case: Case) -> list[Evidence]:
             against.append(
                 f"a single call takes {each[0]:.2f} ms instead of {each[1]:.2f} ms as well"
             )
+        # Calls cost what their caller computes; tries cost what it waits between them.
+        states = ("awaiting", "waiting") if kind == "retry" else ("running", "waiting")
+        if kind == "retry":
+            text = f"{text}, with {errors[0]:.1f} errors instead of {errors[1]:.1f}"
         evidence = make(
-            case, kind, claimed, element=callee, spans_wide=True, states=("running", "waiting"),
-            resource=_resource(case, spans[0]), support=[text], against=against,
+            case, kind, claimed, element=callee, spans_wide=True, states=states,
+            resource=_resource(case, spans), support=[text], against=against,
         )  # fmt: skip
         found.append(evidence)
     return sorted(found, key=lambda one: -one.score)[:3]
 
 
-def _resource(case: Case, span: int) -> str:
-    service: str = case.forest.services[case.forest.service[span]]
-    if case.database[span]:
+def _resource(case: Case, spans: Ints) -> str:
+    """What is called: a database, another service, or the call by its name."""
+    forest = case.forest
+    service: str = forest.services[forest.service[spans[0]]]
+    if case.database[spans[0]]:
         return f"{service} database"
-    name: str = case.forest.names[case.forest.name[span]]
+    below = np.flatnonzero(np.isin(forest.parent, spans))
+    others = forest.service[below]
+    others = others[others != forest.service[spans[0]]]
+    if len(others):
+        called: str = forest.services[np.bincount(others).argmax()]
+        return called
+    name: str = forest.names[forest.name[spans[0]]]
     return name
