@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pyarrow as pa
 import pytest
+from backends.proxy import FAULTS, FaultyProxy, every_third, now_and_then
 from backends.servers import Server, wait
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -158,6 +159,44 @@ def test_queries(sent: tuple[str, Window, list[Any]], api: str) -> None:
     assert traces(Query(trace_ids=(by_trace[3], "a" * 32))) == {by_trace[3]}
 
 
+def through(url: str, **how: Any) -> Jaeger:
+    """A source that does not wait between its tries."""
+    source = Jaeger("jaeger", Connection(url), **how)
+    source.client._wait = lambda seconds: None
+    return source
+
+
+@pytest.mark.parametrize("api", ["v3", "ui"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_of_the_way_leaves_the_same_table(
+    sent: tuple[str, Window, list[Any]], api: str, fault: str
+) -> None:
+    url, window, expected = sent
+    query = Query(services=("jaeger-front", "jaeger-back"))
+    coarse = api == ONLY_MICROSECONDS
+    with FaultyProxy(url, every_third(fault)) as proxy:
+        rows = fetched(through(proxy.url, api=api, limit=15), window, query)
+        assert proxy.faults()
+    assert comparable(rows, coarse=coarse) == comparable(expected, coarse=coarse)
+
+
+def test_faults_at_random_leave_the_same_table(sent: tuple[str, Window, list[Any]]) -> None:
+    url, window, expected = sent
+    traces = tuple(sorted({row["trace_id"] for row in expected}))
+    with FaultyProxy(
+        url, now_and_then(3, 0.5, [each for each in FAULTS if each != "slow"])
+    ) as proxy:
+        source = through(proxy.url)  # which of the two APIs there is, it asks, too
+        by_service = fetched(source, window, Query(services=("jaeger-front", "jaeger-back")))
+        by_id = fetched(source, window, Query(trace_ids=traces))
+        roots = source.roots(window, Query(services=("jaeger-front",)))
+        assert len(set(proxy.faults())) > 5
+    assert source.describe()["api"] == "v3"
+    for rows in (by_service, by_id):
+        assert comparable(rows, coarse=False) == comparable(expected, coarse=False)
+    assert sorted(roots["trace_id"].to_pylist()) == list(traces)
+
+
 def test_roots_are_listed(sent: tuple[str, Window, list[Any]]) -> None:
     url, window, expected = sent
     source = Jaeger("jaeger", Connection(url))
@@ -199,7 +238,8 @@ def test_the_uis_api_is_asked_where_there_is_no_v3() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"<html>", b"{}", b'{"result": 1}', b'{"result": {"resourceSpans": 5}}', b"\xff"]
+    "body",
+    [b"", b"<html>", b"{}", b'{"result": 1}', b'{"result": {"resourceSpans": 5}}', b"\xff"],
 )
 def test_garbage_is_said_and_not_taken_for_an_empty_answer(body: bytes) -> None:
     source = offline(lambda request: httpx.Response(200, content=body), api="v3")

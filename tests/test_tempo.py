@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
+from backends.proxy import FAULTS, FaultyProxy, every_third, now_and_then
+from backends.standin import StandIn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -140,6 +142,60 @@ def test_more_than_can_be_listed_still_gives_the_slowest() -> None:
     assert len({row["trace_id"] for row in rows}) == len(rows)
 
 
+def whole(stored: list[tuple[int, int]]) -> Any:
+    """A Tempo that has the traces, too: each a span that says its number."""
+    searched = backend(stored, [])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        if path == "/api/search":
+            return searched(request)
+        number = int(path.rpartition("/")[2], 16)
+        if "/v2/" not in path or number > len(stored):
+            return httpx.Response(404)
+        start, length = stored[number - 1]
+        own = {
+            **SPAN,
+            "traceId": f"{number:032x}",
+            "spanId": f"{number:016x}",
+            "startTimeUnixNano": str(start),
+            "endTimeUnixNano": str(start + length),
+        }
+        scoped = {"resource": RESOURCE, "scopeSpans": [{"spans": [own]}]}
+        return httpx.Response(200, json={"trace": {"resourceSpans": [scoped]}})
+
+    return answer
+
+
+STORED = [(FIRST + number * SECOND // 3, (number * 37 % 90 + 1) * MS) for number in range(50)]
+SOON = Window(FIRST, FIRST + 10 * SECOND)
+
+
+def read_through(url: str) -> tuple[list[Any], list[Any]]:
+    """All rows of a window, and its slowest traces, without waiting between tries."""
+    source = Tempo("tempo", Connection(url), limit=12)
+    source.client._wait = lambda seconds: None
+    rows = [row for _, table in fetch(source, SOON) for row in table.to_pylist()]
+    slow = source.slowest(SOON, Query(), 5).to_pylist()
+    source.close()
+    return sorted(rows, key=lambda row: row["span_id"]), slow
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, "at random"])
+def test_faults_of_the_way_leave_the_same_table(fault: str) -> None:
+    random = now_and_then(5, 0.5, [each for each in FAULTS if each != "slow"])
+    plan = random if fault == "at random" else every_third(fault)
+    with StandIn(whole(STORED)) as server, FaultyProxy(server.url, plan) as proxy:
+        rows, slow = read_through(proxy.url)
+        assert proxy.faults()
+        assert (rows, slow) == read_through(server.url)
+    inside = [number for number, (start, _) in enumerate(STORED) if start < SOON.end]
+    assert [int(row["span_id"], 16) - 1 for row in rows] == inside
+    assert [row["duration_ns"] // MS for row in slow[:5]] == sorted(
+        (STORED[number][1] // MS for number in inside), reverse=True
+    )[:5]
+
+
 def test_queries_in_traceql() -> None:
     query = Query(
         services=("a", 'b"'), operations=("GET /",), tags={"http.route": "/x"}, min_duration=5
@@ -151,7 +207,7 @@ def test_queries_in_traceql() -> None:
     assert traceql(Query()) == "{ }"
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"traces": 5}'])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"traces": 5}', b'{"traces": [5]}'])
 def test_garbage_is_said(body: bytes) -> None:
     source = offline(lambda request: httpx.Response(200, content=body))
     with pytest.raises(SourceError, match="garbage"):

@@ -7,6 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
+from backends.proxy import FAULTS, FaultyProxy, every_third, now_and_then
+from backends.standin import StandIn
 
 from ragprof.rows import conform
 from ragprof.sources import zipkin
@@ -71,9 +73,8 @@ def test_ids_that_client_and_server_share_are_told_apart() -> None:
     assert beside["parent_span_id"] == client["span_id"]
 
 
-def offline(stored: list[dict[str, Any]], limit: int = 3) -> Zipkin:
+def backend(stored: list[dict[str, Any]]) -> Any:
     """A Zipkin that holds some spans, gives whole traces, and no more than asked for."""
-    source = connect(Settings("zipkin", {"url": "http://zipkin", "limit": limit}))
 
     def answer(request: httpx.Request) -> httpx.Response:
         path, params = request.url.path, request.url.params
@@ -94,8 +95,13 @@ def offline(stored: list[dict[str, Any]], limit: int = 3) -> Zipkin:
             200, json=[[each for each in stored if each["traceId"] == trace] for trace in wanted]
         )
 
+    return answer
+
+
+def offline(stored: list[dict[str, Any]], limit: int = 3) -> Zipkin:
+    source = connect(Settings("zipkin", {"url": "http://zipkin", "limit": limit}))
     source.client = Client(
-        "zipkin", Connection("http://zipkin"), transport=httpx.MockTransport(answer)
+        "zipkin", Connection("http://zipkin"), transport=httpx.MockTransport(backend(stored))
     )
     return source
 
@@ -104,14 +110,19 @@ def _service(each: dict[str, Any]) -> str:
     return str(each["localEndpoint"]["serviceName"])
 
 
-def test_all_traces_of_a_window_come_once() -> None:
+def two_each(count: int) -> tuple[list[dict[str, Any]], Window]:
+    """Traces of two spans, and a window at whose end the last of them begins."""
     stored = [
         span(2 * number + side + 1, START + number * 7000 + side * 3000, trace=f"{number + 1:016x}")
-        for number in range(40)
+        for number in range(count)
         for side in (0, 1)
     ]
+    return stored, Window(START * 1000, (START + (count - 1) * 7000) * 1000)
+
+
+def test_all_traces_of_a_window_come_once() -> None:
+    stored, window = two_each(40)
     source = offline(stored)
-    window = Window(START * 1000, (START + 39 * 7000) * 1000)  # the last trace begins at its end
     found = [each for _, rows in fetch(source, window) for each in rows["span_id"].to_pylist()]
     assert sorted(found) == sorted(each["id"] for each in stored[:-2])
     rows = source.roots(window, Query()).to_pylist()
@@ -121,6 +132,22 @@ def test_all_traces_of_a_window_come_once() -> None:
     none = Query(services=("other",))
     assert sum(rows.num_rows for _, rows in fetch(source, window, none)) == 0
     assert source.check(window)[0].state == OK
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, "at random"])
+def test_faults_of_the_way_leave_the_same_table(fault: str) -> None:
+    stored, window = two_each(12)
+    random = now_and_then(5, 0.5, [each for each in FAULTS if each != "slow"])
+    plan = random if fault == "at random" else every_third(fault)
+    with StandIn(backend(stored)) as server, FaultyProxy(server.url, plan) as proxy:
+        source = Zipkin("zipkin", Connection(proxy.url), limit=4)
+        source.client._wait = lambda seconds: None
+        queries = [Query(), Query(trace_ids=tuple(f"{number:032x}" for number in range(1, 12)))]
+        for query in queries:
+            tables = [rows for _, rows in fetch(source, window, query)]
+            found = [each for rows in tables for each in rows["span_id"].to_pylist()]
+            assert sorted(found) == sorted(each["id"] for each in stored[:-2])
+        assert proxy.faults()
 
 
 def test_garbage_and_absence() -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from ragprof.manifest import iso
 from ragprof.sources import jaeger_spans, otlp_decode, trace_search
-from ragprof.sources.http import Client, Connection, Garbled, Refused, connection, parse_json
+from ragprof.sources.http import Connection, Garbled, Refused, connection, parse_json
 from ragprof.sources.otlp import BadPayload
 from ragprof.sources.settings import Settings
 from ragprof.sources.source import (
@@ -33,10 +33,8 @@ from ragprof.sources.source import (
     failed,
 )
 from ragprof.sources.span_rows import SpanRows
+from ragprof.sources.trace_api import LIMIT, MINUTE, Read, TraceApi
 
-LIMIT = 500  # traces of one search
-MINUTE = 60_000_000_000  # ns: a piece
-TRACES = 20  # of a piece that asks by id
 APIS = ("v3", "ui")
 
 
@@ -52,22 +50,24 @@ def connect(settings: Settings) -> Jaeger:
     return Jaeger(settings.name, to, api=api, limit=int(settings.number("limit", LIMIT)))
 
 
-class Jaeger:
+class Jaeger(TraceApi):
     """A Jaeger as a source of spans (see `source.TraceSource`)."""
 
     kind = "jaeger"
-    tables: tuple[str, ...] = ("spans",)
 
     def __init__(self, name: str, to: Connection, *, api: str = "", limit: int = LIMIT) -> None:
-        self.name, self.refused = name, Counter[str]()
-        self.client = Client(name, to)
-        self._api, self._limit = api, max(2, limit)
+        super().__init__(name, to, limit=limit)
+        self._api = api
+
+    def paths(self, trace: str) -> tuple[str, ...]:
+        above = "/api/v3/traces" if self.api() == "v3" else "/api/traces"
+        return (f"{above}/{quote(trace, safe='{,}')}",)
+
+    def reader(self) -> Read:
+        return _read_v3 if self.api() == "v3" else _read_ui
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "address": self.client.to.address, "api": self._api or "v3"}
-
-    def close(self) -> None:
-        self.client.close()
+        return {**super().describe(), "api": self._api or "v3"}
 
     def check(self, window: Window) -> list[Check]:
         try:
@@ -107,16 +107,7 @@ class Jaeger:
     def plan(self, window: Window, query: Query) -> list[Piece]:
         """A piece per minute, or per some trace ids. Jaeger does not tell how many rows."""
         if query.trace_ids:
-            ids = sorted(set(query.trace_ids))
-            return [
-                Piece(
-                    key=f"spans:{ids[first]}+{len(ids[first : first + TRACES])}",
-                    window=window,
-                    text=f"/api/traces/{{{','.join(ids[first : first + TRACES])}}}",
-                    request={"traces": ids[first : first + TRACES]},
-                )
-                for first in range(0, len(ids), TRACES)
-            ]
+            return self.pieces_of(query.trace_ids, window)
         # One service after the other in each piece; the same trace may have spans of several.
         services = list(query.services) or self.services()
         asked = {
@@ -141,10 +132,7 @@ class Jaeger:
         """All spans of the traces of a piece, each once. Raises SourceError."""
         request = piece.request
         if "traces" in request:
-            for trace in request["traces"]:
-                rows = self.trace(trace)
-                if rows.num_rows:
-                    yield "spans", rows
+            yield from self.of_piece(piece)
             return
         query = _query(request)
         anchor = replace(
@@ -159,35 +147,11 @@ class Jaeger:
             if rows.num_rows:
                 yield "spans", rows
 
-    def roots(self, window: Window, query: Query) -> pa.Table:
-        """One row per trace whose root began in the window: see `source.TraceSource`.
-
-        Jaeger has no cheaper list than the traces themselves; they are read piece by piece.
-        """
-        tables = [trace_search.ROOTS.empty_table()]
-        for piece in self.plan(window, query):
-            tables += [trace_search.roots(rows, window) for _, rows in self.fetch_piece(piece)]
-        return pa.concat_tables(tables)
-
-    def trace(self, trace: str) -> pa.Table:
-        """The spans of one trace; none when Jaeger does not have it. Raises SourceError."""
-        if self.api() == "v3":
-            path = f"/api/v3/traces/{quote(trace)}"
-        else:
-            path = f"/api/traces/{quote(trace)}"
-        try:
-            return self._count(self.client.call("GET", path, self._reader()))
-        except Refused as error:
-            if error.status == 404:
-                return SpanRows().table()
-            raise
-
     def search(self, window: Window, query: Query, limit: int) -> pa.Table:
         """Whole traces with a span in the window that fulfils the query, of one service."""
         path = "/api/v3/traces" if self.api() == "v3" else "/api/traces"
-        params = self._parameters(window, query, limit)
         try:
-            return self._count(self.client.call("GET", path, self._reader(), params=params))
+            return self.ask(path, self._parameters(window, query, limit))
         except Refused as error:
             if error.status == 404:  # v3 says so when nothing is found
                 return SpanRows().table()
@@ -235,19 +199,14 @@ class Jaeger:
             }
         return {key: value for key, value in params.items() if value}
 
-    def _reader(self) -> Any:
-        return _read_v3 if self.api() == "v3" else _read_ui
-
-    def _count(self, found: tuple[pa.Table, Counter[str]]) -> pa.Table:
-        rows, refused = found
-        self.refused.update(refused)
-        return rows
-
 
 def _read_v3(body: bytes) -> tuple[pa.Table, Counter[str]]:
     """OTLP within `result`, in one JSON object or in several behind one another."""
     tables, refused = [SpanRows().table()], Counter[str]()
-    for content in _objects(body):
+    contents = list(_objects(body))
+    if not contents:  # no trace is a 404, never silence
+        raise Garbled("no answer")
+    for content in contents:
         result = content.get("result")
         if not isinstance(result, dict):
             raise Garbled("no result of spans")

@@ -16,15 +16,13 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from ragprof.sources import otlp_decode, trace_search
-from ragprof.sources.http import Client, Connection, Garbled, Refused, connection, parse_json
+from ragprof.sources.http import Garbled, connection, parse_json
 from ragprof.sources.ids import trace_id
 from ragprof.sources.otlp import BadPayload
 from ragprof.sources.settings import Settings
 from ragprof.sources.source import OK, Check, Piece, Query, SourceError, Tables, Window, failed
-from ragprof.sources.span_rows import SpanRows
+from ragprof.sources.trace_api import LIMIT, Read, TraceApi
 
-LIMIT = 500  # traces of one search
-TRACES = 20  # of a piece
 SECOND = 1_000_000_000  # ns: what a search's window is cut to
 LONGEST = 1 << 46  # ns, some 19 hours: durations are looked for below it
 FINEST = 1_000_000  # ns: what a search tells durations apart by
@@ -39,22 +37,17 @@ def connect(settings: Settings) -> Tempo:
     return Tempo(settings.name, to, limit=int(settings.number("limit", LIMIT)))
 
 
-class Tempo:
+class Tempo(TraceApi):
     """A Tempo as a source of spans (see `source.TraceSource`)."""
 
     kind = "tempo"
-    tables: tuple[str, ...] = ("spans",)
 
-    def __init__(self, name: str, to: Connection, *, limit: int = LIMIT) -> None:
-        self.name, self.refused = name, Counter[str]()
-        self.client = Client(name, to)
-        self._limit = max(2, limit)
+    def paths(self, trace: str) -> tuple[str, ...]:
+        # Before 2.7 there is no v2, and 404 is what it says.
+        return tuple(f"/api/{v2}traces/{quote(trace, safe='{,}')}" for v2 in ("v2/", ""))
 
-    def describe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "address": self.client.to.address}
-
-    def close(self) -> None:
-        self.client.close()
+    def reader(self) -> Read:
+        return read_trace
 
     def check(self, window: Window) -> list[Check]:
         try:
@@ -68,24 +61,11 @@ class Tempo:
     def plan(self, window: Window, query: Query) -> list[Piece]:
         """Some traces per piece, listed by search where the query does not name them."""
         ids = sorted(set(query.trace_ids) or set(self.roots(window, query)["trace_id"].to_pylist()))
-        if query.limit:
-            ids = ids[: query.limit]
-        return [
-            Piece(
-                key=f"spans:{ids[first]}+{len(ids[first : first + TRACES])}",
-                window=window,
-                text=f"/api/traces/{{{','.join(ids[first : first + TRACES])}}}; {traceql(query)}",
-                request={"traces": ids[first : first + TRACES]},
-            )
-            for first in range(0, len(ids), TRACES)
-        ]
+        return self.pieces_of(ids[: query.limit or None], window, traceql(query))
 
     def fetch_piece(self, piece: Piece) -> Tables:
         """All spans of the traces of a piece, each once. Raises SourceError."""
-        for trace in piece.request["traces"]:
-            rows = self.trace(trace)
-            if rows.num_rows:
-                yield "spans", rows
+        yield from self.of_piece(piece)
 
     def roots(self, window: Window, query: Query) -> pa.Table:
         """One row per trace that began in the window: see `source.TraceSource`.
@@ -145,21 +125,6 @@ class Tempo:
             "limit": str(limit),
         }
         return self.client.call("GET", "/api/search", _read_search, params=params)
-
-    def trace(self, trace: str) -> pa.Table:
-        """The spans of one trace; none when Tempo does not have it. Raises SourceError."""
-        for path in (f"/api/v2/traces/{quote(trace)}", f"/api/traces/{quote(trace)}"):
-            try:
-                rows, refused = self.client.call(
-                    "GET", path, read_trace, headers={"Accept": "application/json"}
-                )
-            except Refused as error:  # before 2.7 there is no v2, and 404 is what it says
-                if error.status != 404:
-                    raise
-                continue
-            self.refused.update(refused)
-            return rows
-        return SpanRows().table()
 
     def _listing(
         self,
@@ -242,6 +207,8 @@ def _read_search(body: bytes) -> list[dict[str, Any]]:
         raise Garbled("no list of traces")
     found = []
     for each in content.get("traces") or []:
+        if not isinstance(each, Mapping):
+            raise Garbled("a trace that is no object")
         trace = trace_id(each.get("traceID"))
         if trace:
             found.append(

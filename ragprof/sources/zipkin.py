@@ -16,15 +16,12 @@ import pyarrow as pa
 
 from ragprof.manifest import iso
 from ragprof.sources import trace_search
-from ragprof.sources.http import Client, Connection, Garbled, Refused, connection, parse_json
+from ragprof.sources.http import Garbled, connection, parse_json
 from ragprof.sources.ids import span_id, trace_id
 from ragprof.sources.settings import Settings
 from ragprof.sources.source import OK, Check, Piece, Query, SourceError, Tables, Window, failed
 from ragprof.sources.span_rows import SpanRows
-
-LIMIT = 500  # traces of one search
-MINUTE = 60_000_000_000  # ns: a piece
-TRACES = 20
+from ragprof.sources.trace_api import LIMIT, MINUTE, Read, TraceApi
 
 
 def connect(settings: Settings) -> Zipkin:
@@ -35,22 +32,19 @@ def connect(settings: Settings) -> Zipkin:
     return Zipkin(settings.name, to, limit=int(settings.number("limit", LIMIT)))
 
 
-class Zipkin:
+class Zipkin(TraceApi):
     """A Zipkin as a source of spans (see `source.TraceSource`)."""
 
     kind = "zipkin"
-    tables: tuple[str, ...] = ("spans",)
 
-    def __init__(self, name: str, to: Connection, *, limit: int = LIMIT) -> None:
-        self.name, self.refused = name, Counter[str]()
-        self.client = Client(name, to)
-        self._limit = max(2, limit)
+    def paths(self, trace: str) -> tuple[str, ...]:
+        return (f"/api/v2/trace/{quote(trace, safe='{,}')}",)
+
+    def reader(self) -> Read:
+        return _read
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "address": self.client.to.address, "api": "v2"}
-
-    def close(self) -> None:
-        self.client.close()
+        return {**super().describe(), "api": "v2"}
 
     def check(self, window: Window) -> list[Check]:
         try:
@@ -63,16 +57,7 @@ class Zipkin:
     def plan(self, window: Window, query: Query) -> list[Piece]:
         """A piece per minute, or per some trace ids. Zipkin does not tell how many rows."""
         if query.trace_ids:
-            ids = sorted(set(query.trace_ids))
-            return [
-                Piece(
-                    key=f"spans:{ids[first]}+{len(ids[first : first + TRACES])}",
-                    window=window,
-                    text=f"/api/v2/trace/{{{','.join(ids[first : first + TRACES])}}}",
-                    request={"traces": ids[first : first + TRACES]},
-                )
-                for first in range(0, len(ids), TRACES)
-            ]
+            return self.pieces_of(query.trace_ids, window)
         request = {
             "services": list(query.services),
             "operations": list(query.operations),
@@ -92,10 +77,7 @@ class Zipkin:
     def fetch_piece(self, piece: Piece) -> Tables:
         """All spans of the traces of a piece, each once. Raises SourceError."""
         if "traces" in piece.request:
-            for trace in piece.request["traces"]:
-                rows = self.trace(trace)
-                if rows.num_rows:
-                    yield "spans", rows
+            yield from self.of_piece(piece)
             return
         query = Query(
             services=tuple(piece.request["services"]),
@@ -108,22 +90,6 @@ class Zipkin:
             kept = trace_search.new_traces(trace_search.anchored(rows, piece.window, query), taken)
             if kept.num_rows:
                 yield "spans", kept
-
-    def roots(self, window: Window, query: Query) -> pa.Table:
-        """One row per trace whose root began in the window: see `source.TraceSource`."""
-        tables = [trace_search.ROOTS.empty_table()]
-        for piece in self.plan(window, query):
-            tables += [trace_search.roots(rows, window) for _, rows in self.fetch_piece(piece)]
-        return pa.concat_tables(tables)
-
-    def trace(self, trace: str) -> pa.Table:
-        """The spans of one trace; none when Zipkin does not have it. Raises SourceError."""
-        try:
-            return self._count(self.client.call("GET", f"/api/v2/trace/{quote(trace)}", _read))
-        except Refused as error:
-            if error.status == 404:
-                return SpanRows().table()
-            raise
 
     def _found(self, window: Window, query: Query) -> Iterator[pa.Table]:
         for service in query.services or ("",):
@@ -144,16 +110,9 @@ class Zipkin:
                         "annotationQuery": " and ".join(f"{k}={v}" for k, v in query.tags.items()),
                     }
                     given = {key: value for key, value in params.items() if value}
-                    return self._count(
-                        self.client.call("GET", "/api/v2/traces", _read, params=given)
-                    )
+                    return self.ask("/api/v2/traces", given)
 
                 yield from trace_search.complete(search, window, self._limit, self.name, 1_000_000)
-
-    def _count(self, found: tuple[pa.Table, Counter[str]]) -> pa.Table:
-        rows, refused = found
-        self.refused.update(refused)
-        return rows
 
 
 def _read(body: bytes) -> tuple[pa.Table, Counter[str]]:

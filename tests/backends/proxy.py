@@ -136,6 +136,15 @@ def now_and_then(seed: int, share: float = 0.4, faults: Sequence[str] = FAULTS) 
     return plan
 
 
+def every_third(fault: str) -> Plan:
+    """A plan in which each third request meets a fault; one alone, where it costs time."""
+
+    def plan(number: int, method: str, path: str) -> str:
+        return fault if number == 1 or (number % 3 == 1 and fault != "slow") else ""
+
+    return plan
+
+
 def _answer(
     request: BaseHTTPRequestHandler,
     status: int,
