@@ -9,7 +9,7 @@ from foreign import measure, services
 
 import ragprof as rp
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(800)]
 
 SEEDS = (1, 11)
 """Another load spoils a recording of half a minute: what is not right at first is tried anew."""

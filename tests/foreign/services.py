@@ -199,7 +199,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until_answering(url: str, recorder: subprocess.Popen, seconds: float = 90) -> None:
+def wait_until_answering(url: str, recorder: subprocess.Popen, seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while True:
         try:
