@@ -256,5 +256,5 @@ def record(name: str, mistake: str, folder: Path, seconds: float = SECONDS, seed
             switch.write_text(mistake)
     finally:
         recorder.send_signal(signal.SIGINT)
-        recorder.wait(timeout=60)
+        recorder.wait(timeout=240)
     return out
