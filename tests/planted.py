@@ -71,11 +71,12 @@ class Tree:
 def record(
     path: Path, trace: Trace, *, requests: int = 240, seed: int = 1,
     say: Callable[[str], str] = str, metrics: Callable[[bool], dict[str, float]] | None = None,
+    deploy: str = "",
 ) -> Recording:  # fmt: skip
     """Ten requests a second; the second half is the faulty one. Stacks 1 to 4 end in f1 to f4.
 
     metrics: one value a second of each name: gauges; of `*.pause` an event; of `*.time` a counter,
-    by how much it grows.
+    by how much it grows. deploy: marked half a second before the faulty half.
     """
     draw = random.Random(seed)
     with Journal(path) as journal:
@@ -97,6 +98,12 @@ def record(
             journal.append("spans", tree.spans)
             if tree.samples:
                 journal.append("samples", tree.samples)
+        if deploy:
+            at = BEGIN + (requests // 2 * 100 - 500) * MS
+            journal.append(
+                "changes",
+                [{"time": at, "kind": "deploy", "service": say("api"), "text": deploy}],
+            )
         if metrics is not None:
             names = sorted(metrics(False))
             journal.append(

@@ -354,6 +354,14 @@ def test_two_causes_at_once_are_both_named_with_their_shares(tmp_path):
     assert shares.iloc[0] == pytest.approx(2 / 3, abs=0.05)
 
 
+def test_a_healthy_deploy_just_before_is_not_blamed(tmp_path):
+    plain = investigate(record(tmp_path / "a.ragprof", downstream))
+    marked = investigate(record(tmp_path / "b.ragprof", downstream, deploy="version 1.0 -> 1.1"))
+    assert list(marked.changes["text"]) == ["version 1.0 -> 1.1"]
+    assert marked.to_dict()["findings"] == plain.to_dict()["findings"]
+    assert marked.findings["resource"].iloc[0] == "other"
+
+
 def test_a_machine_that_is_slower_everywhere(tmp_path):
     top = investigate(record(tmp_path / "a.ragprof", everywhere)).findings.iloc[0]
     assert (top["kind"], top["resource"], top["function"]) == ("throttled", "system.cpu", "")

@@ -6,6 +6,7 @@ They run beside the service, which stays as it is, and end with the demo or by t
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,6 @@ PERIOD = 0.1  # seconds, the kernel's default
 LIMIT = 1.3
 """The limit, as a multiple of what the service used: it suffices on average and hurts in bursts."""
 LEAST = 0.05  # cores
-FOLDERS = (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup/cpu,cpuacct"), Path("/sys/fs/cgroup"))
 
 
 @contextmanager
@@ -44,6 +44,8 @@ def cpu_limit(pid: int) -> Iterator[Callable[[], None]]:
         for child in stopper:
             child.terminate()
             child.wait(10)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)  # whatever became of who stopped it
         if folder is not None:
             leave(folder)
 
@@ -79,11 +81,10 @@ def cpu_seconds(pid: int) -> float:
 
 
 def own_group(pid: int) -> Path | None:
-    """A new cgroup without a limit with the process in it; None where that is not allowed."""
-    for base in FOLDERS:
+    """A new cgroup without a limit, below the process's own and with the process in it; None where
+    that is not allowed."""
+    for base in processes.cgroup_folders(pid):
         folder = base / f"ragprof-demo-{pid}"
-        if not (base / "cgroup.procs").exists():
-            continue
         try:
             folder.mkdir()
         except OSError:
@@ -113,4 +114,5 @@ def leave(folder: Path) -> None:
     with suppress(OSError):
         for pid in (folder / "cgroup.procs").read_text().split():
             (folder.parent / "cgroup.procs").write_text(pid)
+    with suppress(OSError):
         folder.rmdir()
