@@ -104,7 +104,7 @@ def test_faults_are_listed_for_people_and_programs(capsys: pytest.CaptureFixture
         (["--fault", "gremlins"], "no fault 'gremlins'"),
         (["--fault-module", "nothing.py:f"], "not a file"),
         (["--fault-module", "nothing.py"], "PATH:FUNCTION"),
-        (["--seconds", "1"], "between 5 and 600"),
+        (["--seconds", "1"], "between 5 and 1800"),
         (["matrix", "--seeds", "one"], "--seeds"),
         (["evaluate"], "Name the folders"),
     ],

@@ -35,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds",
         type=float,
         metavar="S",
-        help="length of each window (25; 60 where a fault needs that to show)",
+        help="length of each window (25; 90 where a fault needs that to show)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write (ragprof-demo)")
     parser.add_argument("--record-only", action="store_true", help="do not investigate")

@@ -166,7 +166,7 @@ QUIET = (
             ),
         ),
         seams=("search",),
-        seconds=60,
+        seconds=90,
     ),
     Fault(
         "two_at_once",
