@@ -223,6 +223,30 @@ def start_jaeger(folder: Path, config: str = JAEGER_CONFIG, *, remove: bool = Fa
     )
 
 
+def start_collector(
+    folder: Path, config: Callable[[Mapping[str, int]], str], *, remove: bool = False
+) -> Server:
+    """An OpenTelemetry Collector, which Jaeger's program is, with the components in that.
+
+    `config` makes YAML of the ports otlp_http and otlp_grpc; its OTLP receiver takes them.
+    """
+    program = CACHE / "jaeger"
+    if not program.is_file():
+        raise _missing(f"Jaeger is not in {CACHE}")
+
+    def command(ports: Mapping[str, int]) -> list[str]:
+        _write(folder / "collector.yaml", config(ports))
+        return [str(program), "--config", str(folder / "collector.yaml")]
+
+    return _start(
+        folder,
+        command,
+        ("otlp_http", "otlp_grpc"),
+        lambda s: listens(s.ports["otlp_http"]),
+        remove=remove,
+    )
+
+
 def start_rsyslog(folder: Path, config: str, *, remove: bool = False) -> Server:
     """rsyslogd with `config` (its own language); FOLDER/work is its working directory.
 
