@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,15 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from ragprof.monitoring import collector
+
+
+def test_log_files_have_the_paths_that_the_container_operator_takes() -> None:
+    receiver = collector.config()["receivers"]["filelog"]
+    [pattern] = receiver["include"]
+    # The kubelet's layout: NAMESPACE_POD_UID/CONTAINER/RESTARTS.log
+    uid = "0b0c34e4-3b3e-4d8a-9a35-6f1f1d0c8f11"
+    assert fnmatch(f"/var/log/pods/rag-system_rag-api-0_{uid}/rag-api/0.log", pattern)
+    assert receiver["include_file_path"]
 
 
 def test_the_traces_pipeline_carries_spans_to_jaeger(tmp_path: Path, jaeger: Server) -> None:

@@ -1,16 +1,18 @@
 """The OpenTelemetry Collector: logs into Elasticsearch, traces to Jaeger, metrics for Prometheus.
 
-For the contrib distribution. Checked for references and names, not run in the tests.
+For the contrib distribution. The tests run the traces pipeline; logs and metrics are checked for
+references and names.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ragprof.monitoring.fluentd import FILES
 from ragprof.monitoring.index_template import PREFIX
 from ragprof.monitoring.scraping import JOB, SCRAPE_INTERVAL
 
+FILES = "/var/log/pods/*rag-system*/*/*.log"
+"""The container operator reads pod and container from such a path, not from /var/log/containers."""
 _IDS = {"trace_id": "trace_id", "span_id": "span_id"}
 
 
