@@ -181,8 +181,8 @@ def test_log_templates():
         "took <n> ms for <text> <id>"
     )
     at = pd.to_datetime(range(100), unit="s", utc=True)
-    logs = pd.DataFrame(
-        {"time": at, "service": "a", "severity": "info",
+    logs = pa.table(
+        {"time": at, "service": ["a"] * 100, "severity": ["info"] * 100,
          "body": [f"step {n}" if n < 50 else f"retry {n}" for n in range(100)]}
     )  # fmt: skip
     found = log_templates.changes(logs, (at[50], at[99]), (at[0], at[50])).set_index("template")

@@ -29,19 +29,19 @@ class Path:
 
 def path(forest: Forest, stage: Ints, edge: Bools, sections: Sections, roots: Ints) -> Path:
     """Critical path time of the requests whose root spans are `roots`, by element."""
-    keys = np.stack([forest.service, forest.name, edge.astype(np.int64), stage], axis=1)
-    distinct, of_span = np.unique(keys, axis=0, return_inverse=True)
-    of_span = of_span.ravel()
+    sizes = max(1, len(forest.services)), max(1, len(forest.names)), len(PARTS), len(STAGES)
+    keys = np.ravel_multi_index((forest.service, forest.name, edge.astype(np.int64), stage), sizes)
+    present, of_span = np.unique(keys, return_inverse=True)
+    distinct = np.stack(np.unravel_index(present, sizes), axis=1)
     request = np.full(len(forest), -1, dtype=np.int64)
     request[roots] = np.arange(len(roots))
     of_section = request[forest.root[sections.span]]
     inside = of_section >= 0
-    milliseconds = np.zeros((len(roots), len(distinct)))
-    np.add.at(
-        milliseconds,
-        (of_section[inside], of_span[sections.span[inside]]),
-        (sections.end - sections.start)[inside] / 1e6,
-    )
+    cells = of_section[inside] * len(distinct) + of_span[sections.span[inside]]
+    took = (sections.end - sections.start)[inside] / 1e6
+    shape = len(roots), len(distinct)
+    milliseconds = np.zeros(shape)
+    milliseconds.ravel()[:] = np.bincount(cells, took, minlength=milliseconds.size)
     used = np.flatnonzero(milliseconds.any(axis=0))
     renumbered = np.full(len(distinct), -1, dtype=np.int64)
     renumbered[used] = np.arange(len(used))

@@ -28,15 +28,17 @@ def replay(forest: Forest, roots: Ints, factor: Floats) -> Floats:
     spans = np.flatnonzero(wanted[forest.root])
     # The deepest first: a span's children are done before it. Within a parent by start.
     order = spans[np.lexsort((forest.start[spans], -forest.depth[spans]))]
-    start, end = forest.start.tolist(), forest.end.tolist()
-    parent, scale = forest.parent.tolist(), factor.tolist()
+    number = np.full(len(forest) + 1, -1)
+    number[order] = np.arange(len(order))
+    start, end = forest.start[order].tolist(), forest.end[order].tolist()
+    parent, scale = number[forest.parent[order]].tolist(), factor[order].tolist()
     children: dict[int, list[int]] = {}
-    took: dict[int, float] = {}
-    for span in order.tolist():
-        took[span] = _span(span, children.pop(span, []), start, end, took, float(scale[span]))
-        if parent[span] >= 0:
-            children.setdefault(parent[span], []).append(span)
-    return np.array([took[int(root)] for root in roots], dtype=np.float64)
+    took = [0.0] * len(order)
+    for span, above in enumerate(parent):
+        took[span] = _span(span, children.pop(span, []), start, end, took, scale[span])
+        if above >= 0:
+            children.setdefault(above, []).append(span)
+    return np.array([took[span] for span in number[roots]], dtype=np.float64)
 
 
 def _span(
@@ -44,7 +46,7 @@ def _span(
     children: list[int],
     start: list[int],
     end: list[int],
-    took: dict[int, float],
+    took: list[float],
     factor: float,
 ) -> float:
     low, high = start[span], end[span]

@@ -82,16 +82,18 @@ def _own_until_later_begins(
     counts as the later."""
     if not len(child):
         return
-    order = ordered(above, -end[child], -start[child])
-    child, above = child[order], above[order]
+    # Times from the parent's start are smaller numbers, which sort faster.
+    origin = start[above]
+    order = ordered(above, origin - end[child], origin - start[child])
+    child, above, origin = child[order], above[order], origin[order]
     first = np.ones(len(child), dtype=bool)
     first[1:] = above[1:] != above[:-1]
-    earliest = _segmented_minimum(begin[child], first)  # of this and all that end later
-    later = np.empty(len(child), dtype=np.int64)
-    later[0] = end[child[0]]
-    later[1:] = earliest[:-1]
-    cut = np.where(first, end[child], np.minimum(end[child], later))
-    low[child], high[child] = begin[child], np.maximum(cut, begin[child])
+    begins, ends = begin[child], end[child]
+    # The earliest begin of this and of all that end later.
+    earliest = _segmented_minimum(begins - origin, first) + origin
+    cut = ends.copy()
+    np.minimum(ends[1:], earliest[:-1], out=cut[1:], where=~first[1:])
+    low[child], high[child] = begins, np.maximum(cut, begins)
 
 
 def _segmented_minimum(values: Ints, first: Bools) -> Ints:
@@ -133,9 +135,9 @@ def sections(forest: Forest, owned: Windows | None = None) -> Sections:
     low, high = found.low, found.high
     live = np.flatnonzero(high > low)
     child = live[forest.parent[live] >= 0]
-    order = ordered(forest.parent[child], low[child])
-    child = child[order]
     above = forest.parent[child]
+    order = ordered(above, low[child] - low[above])
+    child, above = child[order], above[order]
 
     # Own time of a span: before its first child, between children, after the last.
     first = np.ones(len(child), dtype=bool)
@@ -155,7 +157,8 @@ def sections(forest: Forest, owned: Windows | None = None) -> Sections:
     end = np.concatenate([low[child], high[above[last]], high[leaves]])
     some = end > begin
     span, begin, end = span[some], begin[some], end[some]
-    order = ordered(forest.root[span], begin)
+    root = forest.root[span]
+    order = ordered(root, begin - forest.start[root])
     span, begin, end = span[order], begin[order], end[order]
     return Sections(span, np.where(calls_server(forest)[span], EDGE, SELF), begin, end)
 

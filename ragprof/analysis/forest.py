@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ragprof.analysis.columns import Bools, Ints, codes, integers
+from ragprof.analysis.columns import Bools, Ints, codes, integers, places
 
 ENTRY_KINDS = ("server", "consumer")
 EXIT_KINDS = ("client", "producer")
@@ -70,9 +70,10 @@ def build(spans: pa.Table) -> Forest:
     problems["negative_durations"] = int((duration < 0).sum())
     duration = np.maximum(duration, 0)
 
-    parent = _find(span_key, parent_key)
+    parent = places(span_key, parent_key)
     problems["missing_parents"] = int(((parent < 0) & (parent_key != 0)).sum())
-    on_cycle = _on_cycle(parent)
+    top, depth = _ancestry(parent)
+    on_cycle = parent[top] >= 0  # following parents never ends at one without a parent
     problems["cycles"] = int(on_cycle.sum())
     if on_cycle.any():
         keep = ~on_cycle
@@ -80,6 +81,7 @@ def build(spans: pa.Table) -> Forest:
         row, span_key, trace_key = row[keep], span_key[keep], trace_key[keep]
         parent_key, start, duration = parent_key[keep], start[keep], duration[keep]
         parent = np.where(parent[keep] < 0, -1, renumbered[parent[keep]])
+        top, depth = _ancestry(parent)
     service, services = codes(spans["service"])
     name, names = codes(spans["name"])
     kind, kinds = codes(spans["kind"])
@@ -89,8 +91,13 @@ def build(spans: pa.Table) -> Forest:
     consumer, producer = _is(kind, kinds, ("consumer",)), _is(kind, kinds, ("producer",))
     sent = producer[parent] & (start + duration > (start + duration)[parent])
     received = consumer & (sent | (parent < 0))
-    parent = np.where(received, -1, _one_root(trace_key, parent, parent_key, start))
-    root, depth = _ancestry(parent)
+    parent = _one_root(trace_key, parent, parent_key, start)
+    if received.any():
+        parent[received] = -1
+        root, depth = _ancestry(parent)
+    else:
+        above = parent[top]
+        root, depth = np.where(above >= 0, above, top), depth + (above >= 0)
     start, moved = _align(parent, depth, start, duration, service, entry, exit_)
     problems["clock_skew"] = moved
     return Forest(
@@ -126,34 +133,6 @@ def _first_of_each(keys: Ints) -> Ints:
         return np.arange(len(keys))
     _, first = np.unique(keys, return_index=True)
     return np.sort(first)
-
-
-def _find(keys: Ints, wanted: Ints) -> Ints:
-    """Index in `keys` of each wanted key, -1 where it is absent or 0."""
-    if not len(keys):
-        return np.zeros(0, dtype=np.int64)
-    order = np.argsort(keys)
-    place = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
-    found = order[place]
-    return np.where((keys[found] == wanted) & (wanted != 0), found, -1)
-
-
-def _jump(parent: Ints) -> Ints:
-    """Pointer jumping: each node's topmost ancestor, in log2(depth) steps; a cycle stays a node."""
-    top = np.where(parent < 0, np.arange(len(parent)), parent)
-    for _ in range(len(parent).bit_length()):
-        further = top[top]
-        if np.array_equal(further, top):
-            break
-        top = further
-    return top
-
-
-def _on_cycle(parent: Ints) -> Bools:
-    """Nodes that lead into a cycle: following parents never ends at one without a parent."""
-    top = _jump(parent)
-    lost: Bools = parent[top] >= 0
-    return lost
 
 
 def _one_root(trace_key: Ints, parent: Ints, parent_key: Ints, start: Ints) -> Ints:

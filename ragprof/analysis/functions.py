@@ -15,8 +15,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ragprof.analysis.columns import Bools, Floats, Ints, codes, integers
+from ragprof.analysis.columns import Bools, Floats, Ints, codes, integers, places
 from ragprof.analysis.forest import Forest
+
+COLUMNS = ("time", "weight_ns", "stack_id", "task", "state", "wait", "span_key")
+"""Of the samples table, what `on_requests` reads."""
 
 
 @dataclass(frozen=True)
@@ -115,12 +118,7 @@ def on_requests(
 ) -> RequestSamples:
     """The samples during a request (`request_of_span` >= 0) that bear one of its spans."""
     key = integers(samples["span_key"])
-    order = np.argsort(forest.span_key)
-    span = np.full(len(key), -1, dtype=np.int64)
-    if len(forest):
-        place = np.minimum(np.searchsorted(forest.span_key, key, sorter=order), len(forest) - 1)
-        found = order[place]
-        span = np.where((forest.span_key[found] == key) & (key != 0), found, -1)
+    span = places(forest.span_key, key)
     known_span = np.maximum(span, 0)
     inside = (span >= 0) & (request_of_span[known_span] >= 0)
     if len(forest):  # background work that outlives the request does not make it slow

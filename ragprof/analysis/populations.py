@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from ragprof.analysis.columns import Bools, Floats, Ints
+from ragprof.analysis.columns import Bools, Floats, Ints, texts
 from ragprof.analysis.forest import Forest
 from ragprof.analysis.onset import MIN_REQUESTS, find_onset, order
 from ragprof.errors import RagprofError
@@ -70,11 +71,12 @@ def choose(
     window: Window | None = None,
     baseline: Window | None = None,
     operation: str | None = None,
-    trace_ids: pd.Series | None = None,
+    trace_ids: pa.ChunkedArray | None = None,
     stage_ms: Floats | None = None,
 ) -> Groups:
-    """The groups to compare. stage_ms: critical path time per span of the forest (root spans count)
-    and stage: a shift of one stage stands out from the noise of the others.
+    """The groups to compare. trace_ids: of the rows of the spans table, where `slow` may name some.
+    stage_ms: critical path time per span of the forest (root spans count) and stage: a shift of
+    one stage stands out from the noise of the others.
 
     Raises SelectionError for choices that fit nothing.
     """
@@ -234,13 +236,16 @@ def _by_duration(
 
 
 def _by_id(
-    forest: Forest, found: dict[str, Ints], wanted: Sequence[str], trace_ids: pd.Series | None,
+    forest: Forest, found: dict[str, Ints], wanted: Sequence[str],
+    trace_ids: pa.ChunkedArray | None,
     window: Window | None, baseline: Window | None,
 ) -> Groups:  # fmt: skip
     ids = {one.lower() for one in wanted}
-    known = trace_ids.to_numpy() if trace_ids is not None else np.zeros(0)
     for name, roots in found.items():
-        slow = np.array([known[forest.row[root]] in ids for root in roots], dtype=bool)
+        if trace_ids is None:
+            break
+        known = texts(trace_ids.take(pa.array(forest.row[roots])))
+        slow = np.array([one in ids for one in known], dtype=bool)
         if slow.any():
             return _selected(forest, name, roots, slow, window, baseline, "traces given")
     raise SelectionError(

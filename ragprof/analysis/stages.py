@@ -9,12 +9,12 @@ of all it is database, cache, http or jobs by its attributes and kind, else requ
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 
-from ragprof.analysis.columns import Ints, attribute, attribute_rows
+from ragprof.analysis.columns import Attributes, Bools, Ints, attribute_codes, attributes
 from ragprof.analysis.forest import Forest
 
 STAGES = (
@@ -73,26 +73,26 @@ def stage_of_name(name: str) -> str:
     return ""
 
 
-def stages(forest: Forest, spans: pa.Table) -> Ints:
-    """Stage of each span of the forest, as codes into `STAGES`."""
-    column = spans["attributes"]
-    kinds = attribute(column, "openinference.span.kind")[forest.row]
-    operations = attribute(column, "gen_ai.operation.name")[forest.row]
-    databases = attribute(column, *_DATABASES)[forest.row]
-    messages = attribute(column, "messaging.system", "messaging.operation.type")[forest.row]
-    http = _has_any(column, _HTTP)[forest.row]
+def stages(forest: Forest, spans: pa.Table, given: Attributes | None = None) -> Ints:
+    """Stage of each span of the forest, as codes into `STAGES`. given: the attributes of the
+    spans, if they are encoded already."""
+    given = attributes(spans["attributes"]) if given is None else given
     by_name = np.array([_code(stage_of_name(name)) for name in forest.names] or [-1])
     # Also exit and entry spans: a name is "GET" or a route there, not a step of the pipeline.
     plain = ~(forest.exit | forest.entry)
     own = np.where(plain, by_name[forest.name], -1)
-    own = _overlay(own, (_GEN_AI.get(text, "") for text in operations))
-    own = _overlay(own, (_OPENINFERENCE.get(text.upper(), "") for text in kinds))
+    own = _overlay(own, forest, given, "gen_ai.operation.name", _GEN_AI.get)
+    own = _overlay(
+        own, forest, given, "openinference.span.kind", lambda text: _OPENINFERENCE.get(text.upper())
+    )
     rag = _inherit(own, forest)
 
+    http = _has_any(given, _HTTP)[forest.row]
     elsewhere = np.where(http & (forest.exit | (forest.parent >= 0)), _code("http"), -1)
-    elsewhere = np.where(messages != "", _code("jobs"), elsewhere)
-    is_cache = np.array([text in _CACHES for text in databases], dtype=bool)
-    elsewhere = np.where(databases != "", _code("database"), elsewhere)
+    messages = _where(given, ("messaging.system", "messaging.operation.type"), bool)[forest.row]
+    elsewhere = np.where(messages, _code("jobs"), elsewhere)
+    elsewhere = np.where(_where(given, _DATABASES, bool)[forest.row], _code("database"), elsewhere)
+    is_cache = _where(given, _DATABASES, _CACHES.__contains__)[forest.row]
     elsewhere = np.where(is_cache, _code("cache"), elsewhere)
     elsewhere = _inherit(elsewhere, forest)
     return np.where(rag >= 0, rag, np.where(elsewhere >= 0, elsewhere, _code("request")))
@@ -102,18 +102,29 @@ def _code(stage: str) -> int:
     return STAGES.index(stage) if stage else -1
 
 
-def _overlay(own: Ints, found: Iterable[str]) -> Ints:
-    numbers = np.fromiter((_code(stage) for stage in found), dtype=np.int64, count=len(own))
-    return np.where(numbers >= 0, numbers, own)
+def _overlay(
+    own: Ints,
+    forest: Forest,
+    given: Attributes,
+    attribute: str,
+    stage_of: Callable[[str], str | None],
+) -> Ints:
+    numbers, values = attribute_codes(given, attribute)
+    stage = np.array([_code(stage_of(text) or "") for text in values])[numbers[forest.row]]
+    return np.where(stage >= 0, stage, own)
 
 
-def _has_any(
-    column: pa.ChunkedArray, names: tuple[str, ...]
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    rows, keys, _ = attribute_rows(column)
-    found = np.zeros(len(column), dtype=bool)
-    wanted = np.asarray(pa.compute.is_in(keys, value_set=pa.array(list(names))))
-    found[rows[wanted]] = True
+def _where(given: Attributes, names: tuple[str, ...], holds: Callable[[str], bool]) -> Bools:
+    """Rows for whose first attribute of these something holds."""
+    numbers, values = attribute_codes(given, *names)
+    found: Bools = np.array([holds(text) for text in values], dtype=bool)[numbers]
+    return found
+
+
+def _has_any(given: Attributes, names: tuple[str, ...]) -> Bools:
+    found = np.zeros(given.count, dtype=bool)
+    for name in names:
+        found[given.row[given.pairs(name)]] = True
     return found
 
 

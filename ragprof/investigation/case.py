@@ -16,7 +16,7 @@ from ragprof.analysis import (
     metric_shifts,
     significance,
 )
-from ragprof.analysis.columns import Bools, Floats, Ints, attribute
+from ragprof.analysis.columns import Attributes, Bools, Floats, Ints, attribute_codes
 from ragprof.analysis.forest import Forest
 from ragprof.recording import Recording
 
@@ -76,6 +76,7 @@ class Case:
 def build(
     recording: Recording,
     spans: pa.Table,
+    given: Attributes,
     forest: Forest,
     stage: Ints,
     sections: critical_path.Sections,
@@ -86,7 +87,8 @@ def build(
     window: Window,
     baseline_window: Window,
 ) -> Case:
-    """Compute the case of the requests `roots` of one operation."""
+    """Compute the case of the requests `roots` of one operation; `given` are the attributes of
+    the spans."""
     edge = critical_path.calls_server(forest)
     path = contributions.path(forest, stage, edge, sections, roots)
     number = np.full(len(forest), -1, dtype=np.int64)
@@ -94,13 +96,14 @@ def build(
     request_of_span = number[forest.root]
     request_of_row = np.full(spans.num_rows, -1, dtype=np.int64)
     request_of_row[forest.row] = request_of_span
-    name_of_row = np.full(spans.num_rows, "", dtype=object)
-    name_of_row[forest.row] = np.array(forest.names, dtype=object)[forest.name]
-    numeric, categorical = attributes.per_request(spans, request_of_row, name_of_row.tolist())
+    name_of_row = np.zeros(spans.num_rows, dtype=np.int64)
+    name_of_row[forest.row] = forest.name
+    numeric, categorical = attributes.per_request(given, request_of_row, name_of_row, forest.names)
     series = recording.to_pandas("series")
-    points = metric_shifts.points(recording.table("metrics"), series)
-    system = attribute(spans["attributes"], "db.system", "db.system.name")[forest.row]
-    text = attribute(spans["attributes"], "db.statement", "db.query.text", "db.query.summary")
+    metrics = recording.table("metrics", ["series_id", "time", "value", "histogram"])
+    points = metric_shifts.points(metrics, series)
+    database = _has(given, "db.system", "db.system.name")[forest.row]
+    statement = _has(given, "db.statement", "db.query.text", "db.query.summary")[forest.row]
     return Case(
         recording=recording,
         spans=spans,
@@ -119,7 +122,7 @@ def build(
         compared=contributions.compare(path.milliseconds, slow, baseline),
         request_of_span=request_of_span,
         samples=functions.on_requests(
-            recording.table("samples"),
+            recording.table("samples", functions.COLUMNS),
             recording.table("stacks"),
             recording.table("frames"),
             forest,
@@ -129,6 +132,13 @@ def build(
         categorical=categorical,
         metrics=metric_shifts.shifts(points, series, window, baseline_window),
         points=points,
-        database=(system != "") & forest.exit,
-        statement=(text[forest.row] != ""),
+        database=database & forest.exit,
+        statement=statement,
     )
+
+
+def _has(given: Attributes, *names: str) -> Bools:
+    """Rows whose first attribute of these is not empty."""
+    numbers, values = attribute_codes(given, *names)
+    found: Bools = numbers != values.index("")
+    return found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 
 from ragprof.analysis import critical_path
 from ragprof.analysis.columns import texts
@@ -62,8 +63,8 @@ class Investigation:
     def _trace(self, trace_id: str) -> tuple[np.ndarray, int]:
         """The spans of a trace, and its root: that of the request looked at, if it has several."""
         forest = self._case.forest
-        ids = texts(self._case.spans["trace_id"])[forest.row]
-        spans = np.flatnonzero(ids == trace_id)
+        rows = np.asarray(pc.equal(self._case.spans["trace_id"], trace_id), dtype=bool)
+        spans = np.flatnonzero(rows[forest.row])
         if not len(spans):
             raise RagprofError(f"There is no trace {trace_id!r} in the recording.")
         roots = np.unique(forest.root[spans])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from ragprof.analysis import attributes as attribute_analysis
 from ragprof.analysis import (
@@ -17,7 +18,7 @@ from ragprof.analysis import (
     log_templates,
     populations,
 )
-from ragprof.analysis.columns import Floats, Ints, attribute, texts
+from ragprof.analysis.columns import Floats, Ints, attribute_codes, attributes, texts
 from ragprof.analysis.forest import Forest
 from ragprof.analysis.forest import build as build_forest
 from ragprof.analysis.onset import MIN_REQUESTS
@@ -33,6 +34,12 @@ from ragprof.investigation.ranking import findings as ranked
 from ragprof.investigation.result import Investigation
 from ragprof.investigation.source import Source, source_of
 from ragprof.recording import Recording
+
+SPAN_COLUMNS = (
+    "trace_id", "span_id", "parent_span_id", "trace_key", "span_key", "parent_key", "service",
+    "name", "kind", "start", "duration_ns", "status", "attributes",
+)  # fmt: skip
+"""Of the spans table, what is kept in memory."""
 
 COLUMNS = [
     "rank", "stage", "service", "span", "function", "file", "line", "resource", "kind", "score",
@@ -59,17 +66,18 @@ def investigate(
     and the commits between the two service.versions. Raises SelectionError (a RagprofError) for a
     choice that fits nothing.
     """
-    spans = recording.table("spans")
+    spans = recording.table("spans", SPAN_COLUMNS)
     forest = build_forest(spans)
-    ids = pd.Series(texts(spans["trace_id"]))
-    stage = stages_of(forest, spans)
+    given = attributes(spans["attributes"])
+    stage = stages_of(forest, spans, given)
     sections = critical_path.sections(forest)
     groups = populations.choose(
-        forest, slow, window, baseline, operation, ids, _stage_ms(forest, stage, sections)
-    )
+        forest, slow, window, baseline, operation, spans["trace_id"],
+        _stage_ms(forest, stage, sections),
+    )  # fmt: skip
     case = cases.build(
-        recording, spans, forest, stage, sections, groups.roots, groups.slow, groups.baseline,
-        groups.selected, groups.window, groups.baseline_window,
+        recording, spans, given, forest, stage, sections, groups.roots, groups.slow,
+        groups.baseline, groups.selected, groups.window, groups.baseline_window,
     )  # fmt: skip
     evidence = ranked(case) if groups.changed else []
     folder = None if source is None else Path(source)
@@ -78,8 +86,12 @@ def investigate(
     ]
     notes = _notes(case, groups)
     notes += [f"finding {one.rank}: {one.source.note}" for one in found if one.source.note]
-    logs, metrics = recording.table("logs"), recording.table("metrics")
-    request_ids = frozenset(attribute(spans["attributes"], "request.id", "request_id")) - {""}
+    logs = recording.table(
+        "logs", ["time", "service", "severity", "body", "trace_key", "request_id"]
+    )
+    metrics = recording.table("metrics", ["series_id", "time", "exemplars"])
+    samples = recording.table("samples", ["service", "trace_key"])
+    request_ids = [id_ for id_ in attribute_codes(given, "request.id", "request_id")[1] if id_]
     stages = contributions.by_stage(case.path.elements, case.compared)
     changes = recording.to_pandas("changes")
     return Investigation(
@@ -90,22 +102,18 @@ def investigate(
         window=groups.window,
         baseline_window=groups.baseline_window,
         operation=groups.operation,
-        requests=_requests(case, groups.operation, ids),
+        requests=_requests(case, groups.operation),
         stages=stages,
         operations_path=_path(case),
         functions=functions.difference(case.samples, case.slow, case.baseline),
         attributes=attribute_analysis.differences(
             case.numeric, case.categorical, case.slow, case.baseline
         ),
-        logs=log_templates.changes(
-            recording.to_pandas("logs", ["time", "service", "severity", "body"]),
-            groups.window,
-            groups.baseline_window,
-        ),
+        logs=log_templates.changes(logs, groups.window, groups.baseline_window),
         metrics=case.metrics,
         changes=changes,
         coverage=joins.coverage(
-            forest.trace_key, request_ids, recording.table("samples"), logs, metrics
+            forest.trace_key, pa.array(request_ids, pa.string()), samples, logs, metrics
         ),
         notes=notes,
         _case=case,
@@ -115,9 +123,10 @@ def investigate(
 
 def _stage_ms(forest: Forest, stage: Ints, sections: critical_path.Sections) -> Floats:
     """Critical path ms of each trace by stage, in the row of its root span."""
+    cell = forest.root[sections.span] * len(STAGES) + stage[sections.span]
+    took = (sections.end - sections.start) / 1e6
     result = np.zeros((len(forest), len(STAGES)))
-    at = forest.root[sections.span], stage[sections.span]
-    np.add.at(result, at, (sections.end - sections.start) / 1e6)
+    result.ravel()[:] = np.bincount(cell, took, minlength=result.size)
     return result
 
 
@@ -173,11 +182,11 @@ def _table(found: list[Finding]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _requests(case: Case, operation: str, ids: pd.Series) -> pd.DataFrame:
+def _requests(case: Case, operation: str) -> pd.DataFrame:
     forest, roots = case.forest, case.roots
     return pd.DataFrame(
         {
-            "trace_id": ids.to_numpy()[forest.row[roots]],
+            "trace_id": texts(case.spans["trace_id"].take(pa.array(forest.row[roots]))),
             "operation": operation,
             "service": [forest.services[code] for code in forest.service[roots]],
             "start": pd.to_datetime(forest.start[roots], utc=True, unit="ns"),

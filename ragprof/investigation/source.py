@@ -77,7 +77,8 @@ def find(folder: Path, file: str) -> Path | None:
 def versions(case: Case, service: str) -> tuple[str, str]:
     """service.version of most spans in the baseline and in the slow window; empty: unknown."""
     forest = case.forest
-    version = attribute(case.spans["resource"], "service.version")[forest.row]
+    resource = case.recording.table("spans", ["resource"])["resource"]
+    version = attribute(resource, "service.version")[forest.row]
     own = np.array([name == service for name in forest.services] + [False])[forest.service]
     found = []
     for low, high in (case.baseline_window, case.window):
