@@ -23,10 +23,12 @@ from typing import Any, Protocol
 import httpx
 
 from ragprof.demo import faults
+from ragprof.demo.load import MIXES
 from ragprof.errors import RagprofError
 
 READY_SECONDS = 180  # the first start on a machine embeds the corpus
 LEAD_SECONDS = 3.0  # from the load's start to its first request: imports and warm-up
+ASKED_BEFORE_SECONDS = 0.4  # for each question that was asked before the load begins
 DEPLOY_SECONDS = 4.0  # from the mark of a healthy deploy to the fault
 # One BLAS thread: more would compete with the event loop for the machine's cores.
 ONE_THREAD = {
@@ -161,7 +163,8 @@ def play(
 ) -> Played:
     """Two windows of `seconds`: healthy, then with the fault (or somebody's own, `module`)."""
     told = _start_fault(stage, fault, module) if fault.standing else None
-    begin = time.time() + LEAD_SECONDS
+    asked_before = MIXES[fault.healthy_load].popular
+    begin = time.time() + LEAD_SECONDS + ASKED_BEFORE_SECONDS * asked_before
     command = [
         *(sys.executable, "-m", "ragprof.demo.load", stage.api),
         *("--seed", str(seed), "--healthy", str(seconds), "--faulty", str(seconds)),
