@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import ragprof as rp
 from ragprof.profiles import registry
 from ragprof.profiles.content import Content
+from ragprof.profiles.formats import collapsed
 from ragprof.profiles.model import Frame, Profile, ProfileBuilder, ProfileError, ValueType
 from ragprof.profiles.read import profiles_of, read_profile, read_profiles
 from ragprof.profiles.write import LossWarning, encoded, losses
@@ -333,6 +334,41 @@ def test_collapsed_in_every_encoding_with_comments_and_stray_lines() -> None:
         assert profile.notes == (
             "1 lines are no stacks and were skipped, first line 6: 'not a stack'.",
         )
+
+
+LINES = st.one_of(
+    st.tuples(
+        st.lists(
+            st.sampled_from(["a", "b c", "é", "", "#d", "(no stack)"]), min_size=1, max_size=4
+        ),
+        st.sampled_from(["1", "2", "0.5", "1e3", "x", "-", "1_0", "7 ", "\u0661"]),
+    ).map(lambda line: f"{';'.join(line[0])} {line[1]}"),
+    st.sampled_from(["", " ", "# said", "// 5", " 5", "5", "a;b", "\x00", "\r"]),
+)
+
+
+@settings(max_examples=200)
+@given(st.lists(LINES, max_size=12), st.sampled_from([1, 3]), st.sampled_from(["\n", "\r\n"]))
+def test_collapsed_says_what_its_lines_say(lines: list[str], times: int, end: str) -> None:
+    whole = "".join(line + end for line in lines * times)
+    expected = collapsed.parsed(whole)
+    if expected.stray > len(expected.paths) or not whole:
+        with pytest.raises(ProfileError, match=r"most lines are no stacks|it is empty"):
+            profiles_of(Content(whole.encode()), format="collapsed")
+        return
+    (profile,) = profiles_of(Content(whole.encode()), format="collapsed")
+    stacks = [";".join(frame.function for frame in profile.stack(at)) for at in
+              profile.sample_stacks.tolist()]  # fmt: skip
+    named = [
+        "" if path == "(no stack)" else ";".join(name or "(unnamed)" for name in path.split(";"))
+        for path in expected.paths
+    ]
+    assert stacks == named
+    assert profile.values[:, 0].tolist() == expected.weights
+    assert len(set(profile.sample_stacks.tolist())) == profile.stack_count == len(set(named))
+    assert any(f"{expected.stray} lines are no stacks" in note for note in profile.notes) == bool(
+        expected.stray
+    )
 
 
 def test_collapsed_with_two_counts_is_before_and_after() -> None:

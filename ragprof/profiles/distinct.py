@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +13,8 @@ from ragprof.profiles.model import Ints
 
 T = TypeVar("T", bound=Hashable)
 
-_DRAWN = 1 << 12  # rows looked at to tell how many are distinct
+DRAWN = 1 << 12
+"""Rows that are looked at to tell how many are distinct."""
 
 
 def numbered(rows: Iterable[T]) -> tuple[list[T], Ints]:
@@ -49,17 +50,19 @@ def slices(data: bytes, begins: list[int], ends: list[int]) -> Iterable[bytes]:
     return map(data.__getitem__, map(slice, begins, ends))
 
 
-def mostly_repeated(data: bytes, begins: Ints, ends: Ints) -> bool:
-    """Whether more than half of the rows ``data[begin:end]`` seem to repeat others.
+def spread(count: int) -> Ints:
+    """Places of a few of ``count`` rows, all over them."""
+    return np.linspace(0, count - 1, min(count, DRAWN)).astype(np.int64)
+
+
+def mostly_repeated(drawn: Collection[Hashable], count: float) -> bool:
+    """Whether more than half of ``count`` rows seem to repeat others, told from those drawn.
 
     Of m rows drawn from k equally frequent ones about m² / 2k repeat another.
     """
-    count = len(begins)
-    looked = np.linspace(0, count - 1, min(count, _DRAWN)).astype(np.int64)
-    drawn = list(slices(data, begins[looked].tolist(), ends[looked].tolist()))
     repeats = len(drawn) - len(set(drawn))
-    if len(drawn) == count:
-        return 2 * repeats > count
+    if 2 * len(drawn) >= count:
+        return 2 * repeats > len(drawn)
     return repeats * count > len(drawn) ** 2
 
 

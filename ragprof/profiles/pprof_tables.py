@@ -16,6 +16,7 @@ from ragprof.profiles.distinct import (
     numbered,
     rows_of,
     slices,
+    spread,
 )
 from ragprof.profiles.model import Ints, ProfileBuilder, ProfileError
 
@@ -68,7 +69,10 @@ class Samples:
     def of(cls, message: Message) -> Samples:
         """Where most samples repeat another, byte for byte, only the distinct ones are walked."""
         begins, ends = message.parts.get(SAMPLE, (_NONE, _NONE))
-        if len(ends) and ends.min() >= 0 and mostly_repeated(message.data, begins, ends):
+        count = len(begins)
+        some = spread(count)
+        drawn = list(slices(message.data, begins[some].tolist(), ends[some].tolist()))
+        if ends.min(initial=0) >= 0 and mostly_repeated(drawn, count):
             rows, which = numbered(slices(message.data, begins.tolist(), ends.tolist()))
             places = first_places(which, len(rows))
             return cls(places, wire.fields(message.data, begins[places], ends[places]), which)

@@ -13,13 +13,20 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from ragprof.profiles import places, pyspy_names
 from ragprof.profiles.content import Content
-from ragprof.profiles.distinct import numbered
+from ragprof.profiles.distinct import (
+    first_places,
+    mostly_repeated,
+    numbered,
+    slices,
+    spread,
+)
 from ragprof.profiles.model import (
     Floats,
     Ints,
@@ -45,8 +52,8 @@ _PLAIN_NUMBER = re.compile(rb"\d+(\.\d+)?\r?\n?")
 _COMMENT = ("#", "//")
 _MARKED = tuple(mark.encode() for mark in _COMMENT)
 _NONE: Ints = np.zeros(0, dtype=np.int64)
-_PIECE = 1 << 22  # bytes of lines taken apart together
-_BLOCK = 1 << 13  # stacks taken apart together
+_PIECE = 1 << 18  # bytes of lines taken apart together
+_BLOCK = 1 << 9  # lines or stacks taken apart together
 _LONG = 1 << 26  # bytes of such stacks from which on their frames are counted before
 _STRAY, _EMPTY = -1, -2
 _MANY = 1e6  # above it whole numbers are exact enough
@@ -96,36 +103,66 @@ class _Split(NamedTuple):
 
 
 def _split(content: Content) -> _Split:
-    """Path and weight of every line, by pieces: a sampler writes the same path again and again, and
-    the same weight, so that the work is that of the distinct ones."""
+    """Path and weight of every line: a sampler writes the same line again and again, so that most
+    of the work is that of the distinct ones."""
     data = content.data if content.is_utf8 else content.text.encode("utf-8", "replace")
+    if not _repeats(data):
+        return _apart(io.BytesIO(data), None)
+    rows, which = numbered(io.BytesIO(data))
+    return _apart(rows, which)
+
+
+def _repeats(data: bytes) -> bool:
+    """Whether most lines seem to repeat others; told from some all over the file."""
+    begins = [data.find(b"\n", at) + 1 for at in spread(len(data)).tolist()]
+    begins = sorted(set(begins) - {0, len(data)})  # of a small file nearly all lines, each once
+    ends = [data.find(b"\n", begin) for begin in begins]
+    drawn = list(slices(data, begins, [end if end >= 0 else len(data) for end in ends]))
+    mean = sum(map(len, drawn)) / max(1, len(drawn)) + 1
+    return mostly_repeated(drawn, len(data) / mean)
+
+
+def _apart(rows: list[bytes] | io.BytesIO, which: Ints | None) -> _Split:
+    """Path and weight of every row, and with ``which`` of every line, which is one of the rows."""
     paths: defaultdict[bytes, int] = defaultdict(itertools.count().__next__)
     ends: defaultdict[bytes, int] = defaultdict(itertools.count().__next__)
     of_path, of_end = [_NONE], [_NONE]
-    lines = io.BytesIO(data)
-    while piece := lines.readlines(_PIECE):
+    for piece in _pieces(rows):
         starts, _, lasts = zip(*map(bytes.rpartition, piece, itertools.repeat(b" ")), strict=True)
         of_path.append(np.fromiter(map(paths.__getitem__, starts), np.int64, len(piece)))
         of_end.append(np.fromiter(map(ends.__getitem__, lasts), np.int64, len(piece)))
-    which, last = np.concatenate(of_path), np.concatenate(of_end)
+    path_of, last = np.concatenate(of_path), np.concatenate(of_end)
     known = np.array([_weight(end) for end in ends] or [0.0])
     fits = np.array([bool(path) and not path.startswith(_MARKED) for path in paths] or [True])
     weights = known[last]
-    odd = np.flatnonzero(~fits[which] | np.isnan(weights))
+    lines = slice(None) if which is None else which
+    odd = np.flatnonzero(~fits[path_of] | np.isnan(weights))
     if not len(odd):
-        return _Split(list(paths), which, weights, Lines([], [], 0, ""))
+        return _Split(list(paths), path_of[lines], weights[lines], Lines([], [], 0, ""))
+    numbers = odd if which is None else first_places(which, len(path_of))[odd]
     texts, last_texts = list(paths), list(ends)
-    rows = [
-        (number + 1, _line_of(texts[which[number]], last_texts[last[number]]))
-        for number in odd.tolist()
-    ]
-    others, at = _parsed(rows, strict=True)
-    which[odd] = at
-    found = odd[at >= 0]
-    weights[found] = others.weights
-    which[found] = [paths[path.encode("utf-8", "replace")] for path in others.paths]
-    kept = which >= 0
-    return _Split(*_used(list(paths), which[kept]), weights[kept], others)
+    others, at = _parsed(
+        [
+            (number + 1, _line_of(texts[path_of[row]], last_texts[last[row]]))
+            for number, row in zip(numbers.tolist(), odd.tolist(), strict=True)
+        ],
+        strict=True,
+    )
+    path_of[odd] = at
+    stacks = odd[at >= 0]
+    weights[stacks] = others.weights
+    path_of[stacks] = [paths[path.encode("utf-8", "replace")] for path in others.paths]
+    path_of, weights = path_of[lines], weights[lines]
+    others.stray = int((path_of == _STRAY).sum())
+    kept = path_of >= 0
+    return _Split(*_used(list(paths), path_of[kept]), weights[kept], others)
+
+
+def _pieces(rows: list[bytes] | io.BytesIO) -> Iterable[list[bytes]]:
+    """The rows by pieces that stay in the processor's cache while they are taken apart."""
+    if isinstance(rows, list):
+        return (rows[low : low + _BLOCK] for low in range(0, len(rows), _BLOCK))
+    return iter(partial(rows.readlines, _PIECE), [])
 
 
 def _weight(end: bytes) -> float:
