@@ -227,6 +227,22 @@ def test_load_claims_what_its_attribute_explains():
     assert most[1] < 4
 
 
+def test_what_counts_up_with_time_is_no_load():
+    """Latencies grow with a queue, and so do the numbers of ports and offsets."""
+    draw = np.random.default_rng(3)
+    slow = np.arange(120) >= 60
+    queue = 80 * slow + 3.0 * np.clip(np.arange(120) - 60, 0, 40) + draw.normal(0, 2, 120)
+    length = draw.normal(50, 5, 120) + 30 * slow
+    numeric = pd.DataFrame(
+        {
+            ("GET /", "port"): 40_000 + 200 * np.arange(120) + draw.integers(0, 300, 120),
+            ("GET /", "words"): length,
+        }
+    )
+    found = load.load_shifts(numeric, queue + length, slow, ~slow)
+    assert [one.attribute for one in found] == ["words"]
+
+
 @pytest.mark.parametrize("largest", [2, 10, 2**40])
 @pytest.mark.parametrize("count", [0, 1, 2, 3000])
 def test_ordered_is_lexsort(count: int, largest: int) -> None:

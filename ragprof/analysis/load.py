@@ -17,6 +17,8 @@ from ragprof.analysis.columns import Bools, Floats
 
 LEAST_EFFECT = 0.75
 """P(slow > baseline) of an attribute that counts as changed load (0.5: no change)."""
+COUNTS_UP = 0.8
+"""Rank correlation with time in both groups from which a number is a counter or a clock."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,11 @@ class LoadShift:
 def load_shifts(
     numeric: pd.DataFrame, duration_ms: Floats, slow: Bools, baseline: Bools
 ) -> list[LoadShift]:
-    """Attributes with a clear upward shift on most requests that cost time within the groups."""
+    """Attributes with a clear upward shift on most requests that cost time within the groups.
+
+    Requests are numbered by time. What only counts up with it (the client's port, an offset in a
+    queue) is larger later, and so are latencies where a queue builds up: that is not a load.
+    """
     found = []
     for column in numeric.columns:
         series = numeric[column].dropna()
@@ -53,6 +59,8 @@ def load_shifts(
         effect = float(test.statistic) / (len(after) * len(before))
         relative = float(after.mean() / before.mean())
         if effect < LEAST_EFFECT or relative < 1.2:
+            continue
+        if _counts_up(series, slow) and _counts_up(series, baseline):
             continue
         inner = np.concatenate([after - after.mean(), before - before.mean()])
         times = [duration_ms[index[groups == side]] for side in (1, -1)]
@@ -68,6 +76,14 @@ def load_shifts(
             )
         )  # fmt: skip
     return sorted(found, key=lambda one: -one.relative)
+
+
+def _counts_up(series: pd.Series, group: Bools) -> bool:
+    """Whether the values of a group of requests follow their order in time."""
+    values = series[group[series.index]]
+    if values.nunique() < 3:
+        return False
+    return bool(stats.spearmanr(values.index, values).statistic > COUNTS_UP)
 
 
 def explained_at_most(
