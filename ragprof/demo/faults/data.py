@@ -56,7 +56,7 @@ def cache_off(service: Service) -> None:
 
 # --- a cache that grows, and is collected --------------------------------------------------------
 
-KEPT_AT_FIRST, KEPT_EACH = 350_000, 2_500
+KEPT_AT_FIRST, KEPT_EACH = 200_000, 1_000
 """Objects in the cache when it is loaded, and what each answer adds."""
 
 
