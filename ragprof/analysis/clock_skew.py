@@ -34,14 +34,16 @@ def with_clock_skew(spans: pa.Table) -> pa.Table:
     return spans.append_column(field, pa.array(shift, mask=absent))
 
 
-def clock_skews(spans: pa.Table) -> pd.DataFrame:
+def clock_skews(spans: pa.Table, built: forest.Forest | None = None) -> pd.DataFrame:
     """How far the clock of each service is off against the services that call it.
+
+    `built`: the forest of the spans, where there is one.
 
     Columns: service, caller, calls (remote calls between them), adjusted (of those, how many had
     to be moved), skew_ms (median of these, positive: its clock is behind). Sorted by size of skew;
     no rows when no call had to be moved.
     """
-    built = forest.build(spans)
+    built = built or forest.build(spans)
     moved = built.start - integers(spans["start"])[built.row]
     above = np.maximum(built.parent, 0)
     remote = (built.parent >= 0) & built.entry & built.exit[above]

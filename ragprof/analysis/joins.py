@@ -19,9 +19,12 @@ def coverage(
     logs: pa.Table,
     metrics: pa.Table,
 ) -> pd.DataFrame:
-    """table, rows and, per grade, how many rows join to a known trace at that grade."""
+    """table, rows and, per grade, how many rows join to a known trace at that grade.
+
+    `trace_keys` are those of the spans.
+    """
     known = np.unique(trace_keys)
-    rows = []
+    rows = [("spans", len(trace_keys), len(trace_keys), 0, 0, 0, 0)]
     for name, table in (("samples", samples), ("logs", logs)):
         key = integers(table["trace_key"])
         by_trace = np.isin(key, known) & (key != 0)

@@ -16,6 +16,7 @@ from ragprof.analysis import critical_path
 from ragprof.analysis.columns import texts
 from ragprof.analysis.stages import STAGES
 from ragprof.errors import RagprofError
+from ragprof.investigation import wording
 from ragprof.investigation.case import Case
 from ragprof.investigation.finding import Finding
 from ragprof.recording import Recording
@@ -153,7 +154,11 @@ class Investigation:
             ],
             "notes": self.notes,
             "coverage": {
-                str(row["table"]): {str(k): int(v) for k, v in row.items() if k != "table"}
+                str(row["table"]): {
+                    str(key): str(value) if key == "missing" else int(value)
+                    for key, value in row.items()
+                    if key != "table"
+                }
                 for row in self.coverage.to_dict("records")
             },
             "recording": {
@@ -173,9 +178,9 @@ class Investigation:
             return [first, when, "; ".join(self.notes) or "nothing beats the null"]
         top = self.findings.iloc[0]
         where = f"{top['function']} ({top['file']}:{top['line']})" if top["function"] else ""
-        what = " · ".join(
-            part for part in (where, top["resource"], "; ".join(top["for"][:2])) if part
-        )
+        stacks = "" if len(self._case.samples.ms) else wording.NO_STACKS
+        said = (where, top["resource"], "; ".join(top["for"][:2]), stacks)
+        what = " · ".join(part for part in said if part)
         return [first, what, when]
 
     def write(self, out: Path) -> None:

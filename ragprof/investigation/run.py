@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ragprof.analysis import attributes as attribute_analysis
 from ragprof.analysis import (
+    absences,
     contributions,
     critical_path,
     functions,
@@ -18,6 +18,7 @@ from ragprof.analysis import (
     log_templates,
     populations,
 )
+from ragprof.analysis import attributes as attribute_analysis
 from ragprof.analysis.columns import Floats, Ints, attribute_codes, attributes, texts
 from ragprof.analysis.forest import Forest
 from ragprof.analysis.forest import build as build_forest
@@ -90,10 +91,18 @@ def investigate(
         "logs", ["time", "service", "severity", "body", "trace_key", "request_id"]
     )
     metrics = recording.table("metrics", ["series_id", "time", "exemplars"])
-    samples = recording.table("samples", ["service", "trace_key"])
     request_ids = [id_ for id_ in attribute_codes(given, "request.id", "request_id")[1] if id_]
     stages = contributions.by_stage(case.path.elements, case.compared)
     changes = recording.to_pandas("changes")
+    samples = recording.table("samples", ["service", "trace_key"])
+    coverage = joins.coverage(
+        forest.trace_key, pa.array(request_ids, pa.string()), samples, logs, metrics
+    )
+    start, end = (edge.value for edge in recording.window)
+    missing = absences.words(
+        spans, forest, samples, logs, metrics, recording.table("series"), (start, end)
+    )
+    coverage["missing"] = coverage["table"].map(missing)
     return Investigation(
         recording=recording,
         verdict="cause_found" if evidence else "no_cause_found",
@@ -112,9 +121,7 @@ def investigate(
         logs=log_templates.changes(logs, groups.window, groups.baseline_window),
         metrics=case.metrics,
         changes=changes,
-        coverage=joins.coverage(
-            forest.trace_key, pa.array(request_ids, pa.string()), samples, logs, metrics
-        ),
+        coverage=coverage,
         notes=notes,
         _case=case,
         _findings=found,
@@ -137,7 +144,7 @@ def _notes(case: Case, groups: populations.Groups) -> list[str]:
             notes.append(f"only {group.sum()} {name} requests: fewer than 20 are not enough")
     notes += [f"{count} spans: {reason}" for reason, count in case.forest.problems.items()]
     if not len(case.samples.ms):
-        notes.append("no stack samples on these requests: functions cannot be named")
+        notes.append(wording.NO_STACKS)
     return notes
 
 

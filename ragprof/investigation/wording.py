@@ -28,6 +28,11 @@ WORDS: Mapping[str, str] = {
     "load": "heavier requests, not the code",
 }
 
+NO_STACKS = (
+    "no stacks of these requests, so that no function can be named; they come with "
+    "`ragprof capture --attach PID`, with [sources.stacks], or with `ragprof record -- COMMAND`"
+)
+
 ADVICE: Mapping[str, str] = {
     "cpu": "Look at the hot lines of this function and at what it is given; compute less, in "
     "larger batches, or outside of the request.",

@@ -42,6 +42,7 @@ STEPS = 10_000  # of one query_range; the server refuses more than 11,000
 POINT_BYTES = 34  # of an answer
 SERVICE_LABELS = ("service", "service_name", "app", "job")
 EVERYTHING = '{__name__!=""}'
+GAP_PARTS = 10  # of a window; the fullest shows a target's pace
 SKEW = 2.0  # seconds of difference between clocks that are worth a word
 
 
@@ -298,11 +299,15 @@ class Prometheus:
     def _check_gaps(self, window: Window) -> Check:
         first, last = edges(window)
         span = last - first + 1
+        part = max(1, span // GAP_PARTS)
         worst, least = "", 1.0
         for selector in self.selectors_of("=", "up"):
             points = self.api.vector(f"count_over_time({selector}[{span}ms])", last)
-            recent = self.api.vector(f"count_over_time({selector}[{min(span, LOOK)}ms])", last)
-            pace = {_key(labels): value / min(span, LOOK) for labels, value in recent}
+            fullest = f"max_over_time(count_over_time({selector}[{part}ms])[{span}ms:{part}ms])"
+            # Both edges may count, so one point less is the pace.
+            pace = {
+                _key(labels): (value - 1) / part for labels, value in self.api.vector(fullest, last)
+            }
             for labels, value in points:
                 share = value / (pace.get(_key(labels), 0.0) * span or value)
                 if share < least:
@@ -312,7 +317,7 @@ class Prometheus:
                 self.name,
                 "gaps",
                 WARNING,
-                f"{worst} has {least:.0%} of the points that its pace gives",
+                f"{worst or 'a target'} has {least:.0%} of the points that its pace gives",
                 "expect holes: Prometheus or the target was away for a part of the window",
             )
         return Check(self.name, "gaps", OK, "no target has large gaps")
