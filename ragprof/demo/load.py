@@ -41,6 +41,7 @@ class Mix:
 
 MIXES = {
     "normal": Mix(),
+    "brisk": Mix(rate=1.4),
     "heavy": Mix(background=(2, 3), results=(10, 12, 15)),
     "long": Mix(background=(2, 3)),
     "wide": Mix(results=(30, 40, 50)),

@@ -64,6 +64,8 @@ LOUD = (
         "the database connection pool holds one connection",
         data.pool_of_one,
         Truth("database", "pool_wait", ("ragprof.demo.store:Database.session",), resource="rag"),
+        load="brisk",
+        healthy_load="brisk",
         seams=("pool",),
     ),
     Fault(
