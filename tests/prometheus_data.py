@@ -93,6 +93,8 @@ def flat(tables: list[tuple[str, pa.Table]]) -> Points:
             for row in rows.to_pylist():
                 name, labels = names[row["series_id"]]
                 at, histogram = row["time"].value // 1_000_000, row["histogram"]
+                if histogram is None and row["value"] is None:
+                    continue  # an exemplar that no point belongs to
                 if histogram is None:
                     put(name, labels, at, row["value"])
                 elif name == "native":

@@ -13,6 +13,7 @@ import elastic_transport
 import elasticsearch
 import elasticsearch_reading as reading
 import pytest
+from backends.proxy import FAULTS, FaultyProxy, every_third, now_and_then
 from backends.servers import CACHE, Server
 
 from ragprof.manifest import iso
@@ -95,16 +96,39 @@ def test_a_point_in_time_that_expires_is_read_anew(
     monkeypatch.setattr("ragprof.sources.elasticsearch.page_size", lambda _: 500)
     search, calls = Elastic.search, []
 
-    def closing(self: Elastic, body: Any, index: str = "") -> Any:
+    def closing(self: Elastic, body: Any, index: str = "", **how: Any) -> Any:
         calls.append(body)
         if "pit" in body and sum("pit" in call for call in calls) == 3:
             given_back = json.dumps({"id": body["pit"]["id"]}).encode()
             reading.ask(url, "DELETE", "/_pit", given_back)
-        return search(self, body, index)
+        return search(self, body, index, **how)
 
     monkeypatch.setattr(Elastic, "search", closing)
     assert reading.read(read, WINDOW) == reading.within(moments, WINDOW)
     assert sum("pit" in call and "search_after" not in call for call in calls) == 2
+
+
+@pytest.fixture(scope="module")
+def filled(elasticsearch9: Server) -> tuple[str, dict[str, int]]:
+    """An index of log records, and their times (ns) by message."""
+    return "ragprof-test-faults", reading.fill(elasticsearch9.url, "ragprof-test-faults")
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, "at random"])
+def test_faults_of_the_way_leave_the_same_table(
+    elasticsearch9: Server, filled: tuple[str, dict[str, int]], fault: str
+) -> None:
+    index, moments = filled
+    random = now_and_then(5, 0.5, [each for each in FAULTS if each != "slow"])
+    plan = random if fault == "at random" else every_third(fault)
+    with FaultyProxy(elasticsearch9.url, plan) as proxy:
+        read = source(proxy.url, logs=index, piece=400)
+        read.client._to = Connection(proxy.url, retries=20)  # slices share the proxy's bad luck
+        read.client._wait = lambda seconds: None
+        found = reading.read(read, WINDOW)
+        read.close()
+        assert proxy.faults()
+    assert found == reading.within(moments, WINDOW)
 
 
 def test_spans_out_of_elasticsearch(elasticsearch9: Server) -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from ragprof.rows import conform
 from ragprof.sources import elasticsearch_logs, elasticsearch_spans
-from ragprof.sources.elasticsearch_documents import Document, entries
+from ragprof.sources.elasticsearch_documents import Leaves, TooWide, leaves
 from ragprof.sources.elasticsearch_logs import FieldNames
+from ragprof.sources.elasticsearch_pages import Document, PageReader
 from ragprof.sources.elasticsearch_spans import APM, JAEGER, OTEL, Kind
 from ragprof.sources.ids import span_id, trace_id, written_forms
 from ragprof.sources.times import time_ns
@@ -147,7 +148,7 @@ def test_odd_ids_and_levels_stay_attributes() -> None:
 
 
 names = st.sampled_from(["a", "b", "a.b", "é", "log", "message"])
-leaves = st.one_of(
+scalars = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-(2**60), 2**60),
@@ -156,7 +157,9 @@ leaves = st.one_of(
     st.lists(st.integers(), max_size=2),
 )
 contents = st.dictionaries(
-    names, st.recursive(leaves, lambda inner: st.dictionaries(names, inner, max_size=3)), max_size=5
+    names,
+    st.recursive(scalars, lambda inner: st.dictionaries(names, inner, max_size=3)),
+    max_size=5,
 )
 
 
@@ -170,15 +173,22 @@ def flat(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return found
 
 
-@settings(max_examples=200, deadline=None)
+def texts_of(read: Leaves) -> list[dict[str, str]]:
+    assert len(read.keys) == len(set(read.keys))
+    return [
+        {
+            name: read.values[int(code)].as_py()
+            for name, code in zip(read.keys, row, strict=True)
+            if code >= 0
+        }
+        for row in read.code
+    ]
+
+
+@settings(max_examples=100, deadline=None)
 @given(st.lists(contents, max_size=6))
 def test_every_leaf_is_there_once(found: list[dict[str, Any]]) -> None:
-    read = entries(documents(*found))
-    rows: list[dict[str, str]] = [{} for _ in found]
-    for row, key, value in zip(read.row, read.key, read.value, strict=True):
-        name = read.keys[key]
-        assert name not in rows[row]
-        rows[row][name] = read.values[int(value)].as_py()
+    rows = texts_of(leaves(documents(*found)))
     expected = [flat(content) for content in found]
     assert [sorted(row) for row in rows] == [sorted(row) for row in expected]
     for row, wanted, content in zip(rows, expected, found, strict=True):
@@ -189,6 +199,57 @@ def test_every_leaf_is_there_once(found: list[dict[str, Any]]) -> None:
             except UnicodeEncodeError:
                 continue
             assert clash or row[name] == text or _twice(content, name)
+
+
+def answer(found: list[dict[str, Any]]) -> bytes:
+    hits = [{"_source": content, "sort": [n]} for n, content in enumerate(found)]
+    return json.dumps({"took": 1, "pit_id": "p", "hits": {"hits": hits}}).encode()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(contents, max_size=4), max_size=3))
+def test_a_reader_that_has_learned_reads_the_same(pages: list[list[dict[str, Any]]]) -> None:
+    """Page after page, and once more when it has seen all names."""
+    reader = PageReader()
+    for found in [*pages, *pages]:
+        page = reader(answer(found))
+        assert page.pit_id == "p"
+        assert [json.loads(bytes(hit.sort)) for hit in page.hits.hits] == [
+            [n] for n in range(len(found))
+        ]
+        for embedded in ((), ("log", "message")):
+            read = leaves([hit.source for hit in page.hits.hits], embedded)
+            assert texts_of(read) == texts_of(leaves(documents(*found), embedded))
+
+
+def test_documents_of_one_shipper_are_read_as_structs() -> None:
+    reader = PageReader()
+    reader(answer([{"a": 1, "b": {"c": "x"}}] * 3))
+    page = reader(answer([{"b": {"c": "y"}, "a": 2}, {"a": 3}]))
+    assert all(isinstance(hit.source, msgspec.Struct) for hit in page.hits.hits)
+    new = reader(answer([{"d": 4}]))  # a field that it has not seen
+    assert new.hits.hits[0].source == {"d": msgspec.Raw(b"4")}
+    assert isinstance(reader(answer([{"d": 4}])).hits.hits[0].source, msgspec.Struct)
+
+
+def test_documents_of_all_different_fields_take_bounded_memory() -> None:
+    contents = [
+        {"@timestamp": 1_795_528_800_123, "m": "x", **{f"f{n}_{k}": k for k in range(30)}}
+        for n in range(100)
+    ]
+    with pytest.raises(TooWide):
+        leaves(documents(*contents))
+    rows, refused = elasticsearch_logs.rows(documents(*contents), FieldNames())
+    assert not refused
+    found = [dict(row["attributes"]) for row in rows.to_pylist()]
+    assert found == [{"m": "x", **{f"f{n}_{k}": str(k) for k in range(30)}} for n in range(100)]
+
+
+def test_odd_documents_do_not_make_large_structs() -> None:
+    reader = PageReader()
+    for _ in range(2):
+        page = reader(answer([{f"field{n}": n} for n in range(20)]))
+        assert isinstance(page.hits.hits[0].source, dict)
 
 
 def _twice(content: dict[str, Any], name: str) -> bool:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import log_shipping
 import pytest
 from backends import servers
 from backends.servers import Server
-
-from ragprof.monitoring import index_template, rsyslog
 
 LINES = 40
 LONG = "x" * 30_000
@@ -50,21 +49,12 @@ def service_lines() -> list[str]:
     return out.getvalue().splitlines()
 
 
-def own_template(server: Server, name: str) -> None:
-    """The exported index template, for indices of this test alone."""
-    body = index_template.template()
-    body["index_patterns"] = [f"{name}-*"]
-    body["priority"] = 300
-    body["template"]["settings"]["index"] |= {"number_of_replicas": 0, "refresh_interval": "1s"}
-    asked(server, "PUT", f"/_index_template/{name}", body)
-
-
 @pytest.mark.parametrize("version", ["elasticsearch8", "elasticsearch9"])
 def test_elasticsearch_takes_the_index_template(
     version: str, request: pytest.FixtureRequest
 ) -> None:
     server: Server = request.getfixturevalue(version)
-    own_template(server, "rag-system-typed")
+    log_shipping.template(server, "rag-system-typed")
     document = {
         "timestamp": "2026-11-24T10:00:00.123456789Z",
         "@timestamp": "2026-11-24T10:00:00.123456789Z",
@@ -88,10 +78,10 @@ def test_elasticsearch_takes_the_index_template(
 
 
 def test_lines_of_every_form_arrive_and_bad_ones_are_kept(
-    tmp_path: Path, rsyslog_of: Callable[[str], Server], elasticsearch8: Server
+    tmp_path: Path, rsyslog: Callable[[str], Server], elasticsearch8: Server
 ) -> None:
     name = f"rag-system-shipped-{secrets.token_hex(4)}"
-    own_template(elasticsearch8, name)
+    log_shipping.template(elasticsearch8, name)
     plain = service_lines()
     joined = json.dumps({"timestamp": "2026-11-24T10:00:00Z", "event": "long", "blob": LONG})
     cut = [joined[at : at + 16_000] for at in range(0, len(joined), 16_000)]
@@ -106,25 +96,17 @@ def test_lines_of_every_form_arrive_and_bad_ones_are_kept(
     logs.mkdir()
     (logs / "service.log").write_text("\n".join([*plain, *docker, *bad]) + "\n")
     (logs / "container.log").write_text("\n".join(cri) + "\n")
-    config = rsyslog.config(
-        files=f"{logs}/*.log",
-        port=int(elasticsearch8.url.rpartition(":")[2]),
-        spool=str(tmp_path),
-        bad=str(tmp_path / "unparsed.txt"),
-        refused=str(tmp_path / "refused.txt"),
-    )
-    assert 'string="rag-system-%' in config
-    server = rsyslog_of(config.replace('string="rag-system-%', f'string="{name}-%'))
+    server = rsyslog(log_shipping.config(tmp_path, elasticsearch8, name))
     wanted = len(plain) + 3
-
-    def arrived() -> bool:
-        path = f"{elasticsearch8.url}/{name}-*/_count?ignore_unavailable=true"
-        answer = httpx.get(path, trust_env=False, timeout=60)
-        # A shard that has just been made is not there at once.
-        return answer.status_code == 200 and answer.json()["count"] >= wanted
-
     unparsed = tmp_path / "unparsed.txt"
-    servers.wait(lambda: arrived() and unparsed.exists() and len(_lines(unparsed)) >= 4, 60)
+    servers.wait(
+        lambda: (
+            log_shipping.arrived(elasticsearch8, name, wanted)
+            and unparsed.exists()
+            and len(_lines(unparsed)) >= 4
+        ),
+        60,
+    )
     found = asked(
         elasticsearch8, "POST", f"/{name}-*/_search", {"size": 1000, "query": {"match_all": {}}}
     )["hits"]["hits"]
@@ -145,12 +127,6 @@ def test_lines_of_every_form_arrive_and_bad_ones_are_kept(
     assert all(line in kept for line in [*bad, "this is not JSON"])
     for index in {hit["_index"] for hit in found}:
         asked(elasticsearch8, "DELETE", f"/{index}")
-
-
-@pytest.fixture
-def rsyslog_of(rsyslog: Callable[[str], Server]) -> Callable[[str], Server]:
-    """rsyslogd with a configuration; the module of that name is used above."""
-    return rsyslog
 
 
 def _lines(path: Path) -> list[str]:

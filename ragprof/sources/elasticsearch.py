@@ -8,7 +8,7 @@ twice, and a piece whose point in time expires is read anew.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from ragprof.manifest import iso
 from ragprof.sources import elasticsearch_checks, elasticsearch_logs, elasticsearch_spans
 from ragprof.sources.elasticsearch_client import Elastic, Expired
-from ragprof.sources.elasticsearch_documents import Document
 from ragprof.sources.elasticsearch_logs import EMBEDDED, ROLES, WORKLOADS, FieldNames
+from ragprof.sources.elasticsearch_pages import Document, Page, PageReader, page
 from ragprof.sources.elasticsearch_plan import Counted, cut_by_count, page_size
 from ragprof.sources.elasticsearch_spans import KINDS_OF_SPANS, Kind
 from ragprof.sources.http import Connection, connection
@@ -95,6 +95,7 @@ class Elasticsearch:
         self.refused: Counter[str] = Counter()
         self.client = Elastic(name, to, api_key)
         self._piece, self._parallel = max(1, piece), max(1, parallel)
+        self._logs_page = PageReader()
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -351,7 +352,8 @@ class Elasticsearch:
             kind = next(each for each in KINDS_OF_SPANS if each.name == request["kind"])
             searched = self._filter(kind, piece.window, Query(), request.get("traces"))
         taken = 0
-        for documents in self._documents(index, searched, int(request["page"]), piece.rows):
+        read = self._logs_page if kind is None else page
+        for documents in self._documents(index, searched, int(request["page"]), piece.rows, read):
             if kind is None:
                 rows, why = elasticsearch_logs.rows(documents, self.fields)
                 rows = _wanted_logs(rows, piece)
@@ -371,17 +373,24 @@ class Elasticsearch:
                 return
 
     def _documents(
-        self, index: str, query: Mapping[str, Any], page: int, expected: int | None
+        self,
+        index: str,
+        query: Mapping[str, Any],
+        size: int,
+        expected: int | None,
+        read: Callable[[bytes], Page],
     ) -> Iterator[list[Document]]:
         """Pages of one point in time, from several slices at once."""
-        slices = self._parallel if (expected or 0) > page else 1
+        slices = self._parallel if (expected or 0) > size else 1
         with self.client.point_in_time(index) as pit:
             if slices == 1:
-                yield from self.client.pages_at(pit, query, page)
+                yield from self.client.pages_at(pit, query, size, read)
                 return
             with ThreadPoolExecutor(slices) as pool:
                 readers = [
-                    self.client.pages_at(pit, query, page, slice={"id": number, "max": slices})
+                    self.client.pages_at(
+                        pit, query, size, read, slice={"id": number, "max": slices}
+                    )
                     for number in range(slices)
                 ]
                 # One page of each slice is on its way while another is made into rows.

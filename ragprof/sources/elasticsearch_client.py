@@ -7,6 +7,7 @@ reads, so each may be repeated.
 from __future__ import annotations
 
 import json
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +16,8 @@ from typing import Any, TypeVar
 
 import elastic_transport
 import elasticsearch
-import msgspec
 
-from ragprof.sources.elasticsearch_documents import Document
+from ragprof.sources.elasticsearch_pages import Document, Page, page
 from ragprof.sources.http import (
     AGAIN,
     FIRST_WAIT,
@@ -38,34 +38,6 @@ T = TypeVar("T")
 
 class Expired(SourceError):
     """A point in time that the server has forgotten; its reading starts again."""
-
-
-class Hit(msgspec.Struct):
-    source: Document = msgspec.field(name="_source", default_factory=dict)
-    sort: msgspec.Raw = msgspec.Raw(b"[]")
-
-
-class Hits(msgspec.Struct):
-    hits: list[Hit] = []
-
-
-class Shards(msgspec.Struct):
-    failed: int = 0
-    failures: msgspec.Raw = msgspec.Raw(b"[]")
-
-
-class Page(msgspec.Struct):
-    """One answer of `_search`."""
-
-    took: int  # in every answer, while an empty list of hits is left out
-    hits: Hits = msgspec.field(default_factory=Hits)
-    shards: Shards = msgspec.field(name="_shards", default_factory=Shards)
-    timed_out: bool = False
-    pit_id: str = ""
-    aggregations: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-_page = msgspec.json.Decoder(Page).decode
 
 
 class _Raw(elastic_transport.Serializer):
@@ -110,6 +82,8 @@ class Elastic:
         headers = {**to.headers, **{k: secret.reveal() for k, secret in to.secret_headers.items()}}
         if headers:
             how["headers"] = headers
+            # At DEBUG the library writes all headers but Authorization into the log.
+            logging.getLogger("elastic_transport.node").setLevel(logging.INFO)
         raw = _Raw()
         self._client = elasticsearch.Elasticsearch(
             [_with_port(to.url)],
@@ -143,10 +117,11 @@ class Elastic:
             try:
                 return read(self._once(method, path, body, params))
             except elasticsearch.UnsupportedProductError:
-                raise SourceError(
-                    f"{self.name}: {self.address} answers, but not as Elasticsearch; "
-                    "give the address of an Elasticsearch cluster (OpenSearch is another product)."
-                ) from None
+                if not left:  # what stands in between may have answered
+                    raise SourceError(
+                        f"{self.name}: {self.address} answers, but not as Elasticsearch; give the "
+                        "address of an Elasticsearch cluster (OpenSearch is another product)."
+                    ) from None
             except elasticsearch.ApiError as error:
                 refusal = self._refusal(error, path)
                 if isinstance(refusal, Expired | TooMuch):
@@ -167,21 +142,21 @@ class Elastic:
             pause *= 2
         raise AssertionError("every try returns, raises or repeats")
 
-    def search(self, body: Mapping[str, Any], index: str = "") -> Page:
+    def search(
+        self, body: Mapping[str, Any], index: str = "", read: Callable[[bytes], Page] = page
+    ) -> Page:
         """One page. All shards answered: raises SourceError when some could not."""
+        # No filter_path: with it the server parses each document instead of copying it.
         path = f"/{index}/_search" if index else "/_search"
-        params = {} if index else {"filter_path": _WANTED}
-        page = self.ask(
-            "POST", path, dict(body), _page, allow_partial_search_results="false", **params
-        )
-        if page.timed_out or page.shards.failed:
-            why = bytes(page.shards.failures).decode("utf-8", "replace")
+        found = self.ask("POST", path, dict(body), read, allow_partial_search_results="false")
+        if found.timed_out or found.shards.failed:
+            why = bytes(found.shards.failures).decode("utf-8", "replace")
             raise SourceError(
-                f"{self.name}: {page.shards.failed or 'some'} shards of {index or 'the indices'} "
+                f"{self.name}: {found.shards.failed or 'some'} shards of {index or 'the indices'} "
                 f"did not answer ({_reason(why)}), so rows would be missing; look at the "
                 "cluster's health and try again."
             )
-        return page
+        return found
 
     def pages(
         self, index: str, query: Mapping[str, Any], size: int, **more: Any
@@ -197,9 +172,17 @@ class Elastic:
         return _PointInTime(self, index)
 
     def pages_at(
-        self, pit: _PointInTime, query: Mapping[str, Any], size: int, **more: Any
+        self,
+        pit: _PointInTime,
+        query: Mapping[str, Any],
+        size: int,
+        read: Callable[[bytes], Page] = page,
+        **more: Any,
     ) -> Iterator[list[Document]]:
-        """The hits of a point in time that match, page by page; see `pages`."""
+        """The hits of a point in time that match, page by page; see `pages`.
+
+        With a PageReader as `read` they are `elasticsearch_pages.Documents`.
+        """
         after: Any = None
         while True:
             body: dict[str, Any] = {
@@ -214,16 +197,15 @@ class Elastic:
             if after is not None:
                 body["search_after"] = after
             try:
-                page = self.search(body)
+                found = self.search(body, read=read)
             except TooMuch:
                 if size <= 1:
                     raise
                 size = max(1, size // 4)
                 continue
-            pit.id = page.pit_id or pit.id
-            hits = page.hits.hits
+            pit.id = found.pit_id or pit.id
+            hits = found.hits.hits
             if hits:
-                self.received += sum(len(raw) for raw in hits[0].source.values()) * len(hits)
                 yield [hit.source for hit in hits]
             if len(hits) < size:
                 return
@@ -237,7 +219,9 @@ class Elastic:
             method, path, params=params or None, headers=headers, body=body
         )
         raw = answer.body
-        return raw if isinstance(raw, bytes) else str(raw).encode()
+        content = raw if isinstance(raw, bytes) else str(raw).encode()
+        self.received += len(content)
+        return content
 
     def _refusal(self, error: elasticsearch.ApiError, path: str) -> SourceError:
         status = error.meta.status
@@ -279,9 +263,6 @@ class Elastic:
         if isinstance(error, elastic_transport.TlsError):
             return f"{where} has a certificate that is not trusted ({why}); give its CA as ca."
         return f"{where} cannot be reached ({why}); check the address and that it runs."
-
-
-_WANTED = "took,pit_id,timed_out,_shards.failed,_shards.failures,hits.hits._source,hits.hits.sort"
 
 
 class _PointInTime:
@@ -344,4 +325,4 @@ def _missing_index(text: str) -> str:
         return ""
 
 
-__all__ = ["Elastic", "Expired", "Hit", "Page", "without_user"]
+__all__ = ["Elastic", "Expired", "without_user"]

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ragprof.sources import log_names
-from ragprof.sources.elasticsearch_documents import Document, Entries, entries
+from ragprof.sources.elasticsearch_documents import Leaves, TooWide, leaves
+from ragprof.sources.elasticsearch_pages import Documents
 from ragprof.sources.ids import SPAN, TRACE, normal_id
 from ragprof.sources.otlp import severity
-from ragprof.sources.otlp_wire import Ints
 from ragprof.sources.times import times
 from ragprof.tables import LOGS, NS
 
@@ -46,6 +46,8 @@ WORKLOADS = (
 EMBEDDED = ("log", "message", "msg")
 """Fields in which a shipper leaves a line that it did not parse."""
 
+_IS_HEX = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdef", np.uint8))
+
 _PREFIX = "attributes."  # of OpenTelemetry documents; a record's own attributes have none
 
 
@@ -57,13 +59,20 @@ class FieldNames:
     embedded: tuple[str, ...] = EMBEDDED
 
 
-def rows(documents: list[Document], fields: FieldNames) -> tuple[pa.Table, Counter[str]]:
+def rows(documents: Documents, fields: FieldNames) -> tuple[pa.Table, Counter[str]]:
     """Rows of `logs` without the key columns, in the order of the documents, and what was
     refused: reason -> documents. A document without a usable time is refused.
     """
-    found = entries(documents, fields.embedded)
+    try:
+        found = leaves(documents, fields.embedded)
+    except TooWide:
+        half = len(documents) // 2
+        parts = [rows(part, fields) for part in (documents[:half], documents[half:])]
+        return pa.concat_tables([made for made, _ in parts]).unify_dictionaries(), sum(
+            (refused for _, refused in parts), Counter()
+        )
     numbers = {name: number for number, name in enumerate(found.keys)}
-    used = np.zeros(len(found.row), bool)
+    used = found.code < 0
 
     def column(role: str, read: Callable[[pa.Array, NDArray[np.bool_]], pa.Array]) -> pa.Array:
         names = [name for name in fields.roles[role] if name in numbers]
@@ -74,7 +83,7 @@ def rows(documents: list[Document], fields: FieldNames) -> tuple[pa.Table, Count
     span = column("span_id", lambda texts, is_text: _ids(texts, is_text, SPAN))
     service = column("service", _texts)
     workloads = [numbers[name] for name in WORKLOADS if name in numbers]
-    workload = _first(found, workloads, _texts, np.zeros(len(found.row), bool))
+    workload = _first(found, workloads, _texts, used.copy())
     columns = {
         "time": pc.cast(pc.fill_null(moments.cast(pa.int64()), 0), NS),
         "severity": column("severity", _severities),
@@ -109,32 +118,34 @@ def _typed(name: str, values: pa.Array) -> pa.Array:
 
 
 def _first(
-    found: Entries,
-    names: list[int],
+    found: Leaves,
+    keys: list[int],
     read: Callable[[pa.Array, NDArray[np.bool_]], pa.Array],
     used: NDArray[np.bool_],
 ) -> pa.Array:
     """For each document what the first of some fields says that can be read; null without any.
 
-    Marks the entries that were taken in `used`. `read` makes texts readable, or null.
+    Marks the fields that were taken in `used`. `read` makes texts readable, or null.
     """
-    place = np.full(found.documents, -1, np.int64)
+    place = np.full(len(found.code), -1, np.int64)
     parts: list[pa.Array] = []
     size = 0
-    for number in names:
-        open_ = np.flatnonzero(found.key == number)
-        open_ = open_[place[found.row[open_]] < 0]
+    for key in keys:
+        open_ = np.flatnonzero((place < 0) & (found.code[:, key] >= 0))
         if not len(open_):
             continue
-        codes, inverse = np.unique(found.value[open_], return_inverse=True)
+        taken = found.code[open_, key]
+        seen = np.zeros(len(found.values), bool)
+        seen[taken] = True
+        codes, inverse = np.flatnonzero(seen), (np.cumsum(seen) - 1)[taken]
         part = read(found.values.take(pa.array(codes)), found.is_text[codes])
         good = np.asarray(pc.is_valid(part))[inverse]
-        place[found.row[open_[good]]] = size + inverse[good]
-        used[open_[good]] = True
+        place[open_[good]] = size + inverse[good]
+        used[open_[good], key] = True
         parts.append(part)
         size += len(part)
     if not parts:
-        return pa.nulls(found.documents, pa.string())
+        return pa.nulls(len(found.code), pa.string())
     missing = place < 0
     return pa.concat_arrays(parts).take(pa.array(np.where(missing, 0, place), mask=missing))
 
@@ -149,9 +160,12 @@ def _texts(texts: pa.Array, is_text: NDArray[np.bool_]) -> pa.Array:
 
 
 def _ids(texts: pa.Array, is_text: NDArray[np.bool_], digits: int) -> pa.Array:
-    plain = pc.match_substring_regex(texts, rf"^[0-9a-f]{{{digits}}}$")
-    if len(texts) and pc.all(plain).as_py():
-        return pc.if_else(pc.match_substring_regex(texts, "[^0]"), texts, None)
+    if len(texts) and pc.all(pc.equal(pc.binary_length(texts), digits)).as_py():
+        offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset :][: len(texts) + 1]
+        octets = np.frombuffer(texts.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+        if _IS_HEX[octets].all():
+            is_id = (octets.reshape(-1, digits) != ord("0")).any(axis=1)
+            return pc.if_else(pa.array(is_id), texts, None)
     return pa.array(
         [
             normal_id(text if quoted or not text.isdigit() else int(text), digits)
@@ -172,27 +186,22 @@ def _severities(texts: pa.Array, is_text: NDArray[np.bool_]) -> pa.Array:
     return pa.array(names, pa.string())
 
 
-def _attributes(found: Entries, used: NDArray[np.bool_]) -> pa.Array:
-    left = ~used
-    keys, renamed = _plain_names(found.keys)
-    row, key, value = found.row[left], renamed[found.key[left]], found.value[left]
-    if len(keys) < len(found.keys):  # `attributes.x` and `x` in one document: the former counts
-        order = np.lexsort((found.key[left], key, row))
-        row, key, value = row[order], key[order], value[order]
-        last = np.ones(len(row), bool)
-        last[:-1] = (row[1:] != row[:-1]) | (key[1:] != key[:-1])
-        row, key, value = row[last], key[last], value[last]
-    offsets = np.zeros(found.documents + 1, np.int32)
-    offsets[1:] = np.cumsum(np.bincount(row, minlength=found.documents))
-    names = pa.array(keys, pa.string())
+def _attributes(found: Leaves, used: NDArray[np.bool_]) -> pa.Array:
+    """What has no column of its own, as maps; `attributes.x` is `x` of the record itself."""
+    names: dict[str, list[int]] = {}
+    for number, name in enumerate(found.keys):
+        names.setdefault(name.removeprefix(_PREFIX) or name, []).append(number)
+    left = np.where(used, -1, found.code)
+    if len(names) < len(found.keys):  # both in one document: the later counts
+        merged = [left[:, numbers[0]] for numbers in names.values()]
+        for place, numbers in enumerate(names.values()):
+            for number in numbers[1:]:
+                merged[place] = np.where(left[:, number] >= 0, left[:, number], merged[place])
+        left = np.stack(merged, axis=1)
+    there = left >= 0
+    offsets = np.zeros(len(left) + 1, np.int32)
+    offsets[1:] = np.cumsum(there.sum(axis=1))
+    keys = pa.array(list(names), pa.string()).take(pa.array(np.nonzero(there)[1]))
     return pa.MapArray.from_arrays(
-        pa.array(offsets), names.take(pa.array(key)), found.values.take(pa.array(value))
+        pa.array(offsets), keys, found.values.take(pa.array(left[there]))
     )
-
-
-def _plain_names(names: list[str]) -> tuple[list[str], Ints]:
-    """Names of attributes, and for each field its index into them."""
-    short = [name.removeprefix(_PREFIX) or name for name in names]
-    distinct = list(dict.fromkeys(short))
-    numbers = {name: number for number, name in enumerate(distinct)}
-    return distinct, np.array([numbers[name] for name in short], np.int64)

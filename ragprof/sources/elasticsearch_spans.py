@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 
 from ragprof.sources import jaeger_spans
-from ragprof.sources.elasticsearch_documents import Document
+from ragprof.sources.elasticsearch_pages import Document
 from ragprof.sources.ids import span_id, trace_id
 from ragprof.sources.otlp import Pairs
 from ragprof.sources.span_rows import SpanRows
