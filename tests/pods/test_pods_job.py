@@ -6,7 +6,7 @@ import signal
 
 import pytest
 from cluster import images
-from cluster.objects import READ, processes, until
+from cluster.objects import READ, sampling, until
 from conftest import functions
 
 from ragprof.profiling.pods import PodError
@@ -54,8 +54,8 @@ def test_not_allowed(cluster, apps, attach):
 
 def test_ctrl_c_deletes_the_job(cluster, apps, command):
     pod = cluster.pod(apps, "job-stopped")
-    process = command("--pod", pod, "--rung", "job", "--seconds", "60", "--json")
-    until(lambda: any("py-spy record" in each for each in job_processes(cluster, apps)), 120)
+    process = command("--pod", pod, "--rung", "job", "--seconds", "250", "--json")
+    until(lambda: any(map(sampling, job_containers(cluster, apps))), 120)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
@@ -63,13 +63,13 @@ def test_ctrl_c_deletes_the_job(cluster, apps, command):
     gone(cluster, apps)
 
 
-def job_processes(cluster, namespace):
-    found = []
-    for pod in cluster.core.list_namespaced_pod(namespace, label_selector="job-name").items:
-        for status in pod.status.container_statuses or ():
-            if status.container_id:
-                found += processes(status.container_id.rpartition("//")[2])
-    return found
+def job_containers(cluster, namespace):
+    return [
+        status.container_id.rpartition("//")[2]
+        for pod in cluster.core.list_namespaced_pod(namespace, label_selector="job-name").items
+        for status in pod.status.container_statuses or ()
+        if status.container_id
+    ]
 
 
 def gone(cluster, namespace):

@@ -136,6 +136,6 @@ def test_server_does_not_answer(cluster, monkeypatch, tmp_path):
 def test_pod_ends_while_it_is_profiled(cluster, apps, command):
     pod = cluster.pod(apps, "ends", command=["timeout", "8", "python3", "/app/app.py"])
     process = command("--pod", pod, "--seconds", "60", "--rung", "exec")
-    _, err = process.communicate(timeout=90)
+    _, err = process.communicate(timeout=240)
     assert process.returncode in (0, 1)
     assert "Traceback" not in err

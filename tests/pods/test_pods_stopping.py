@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import time
 
 import pytest
-from cluster.objects import RESTRICTED, processes, until
+from cluster.objects import RESTRICTED, processes, sampling, until
 
 SAMPLES = 5
 
@@ -33,9 +32,8 @@ def _left(cluster, pod):
 def test_ctrl_c(cluster, apps, command, read_only):
     security = {**RESTRICTED, "readOnlyRootFilesystem": read_only}
     pod = cluster.pod(apps, f"stopped-{read_only}".lower(), security=security)
-    process = command("--pod", pod, "--seconds", "60", "--json")
-    until(lambda: recording(cluster, pod), 120)
-    _some_time()
+    process = command("--pod", pod, "--seconds", "250", "--json")
+    until(lambda: cluster.samples(pod), 120)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
@@ -59,8 +57,7 @@ def test_killed(cluster, apps, command):
 def test_ctrl_c_with_an_ephemeral_container(cluster, apps, command):
     pod = cluster.pod(apps, "beside-stopped")
     process = command("--pod", pod, "--rung", "ephemeral", "--seconds", "300", "--json")
-    until(lambda: beside(cluster, pod), 120)
-    _some_time()
+    until(lambda: beside(cluster, pod) and sampling(beside(cluster, pod)), 120)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
@@ -78,14 +75,9 @@ def test_killed_with_an_ephemeral_container(cluster, apps, command):
 
 
 def beside(cluster, pod):
-    """Whether the ephemeral container's py-spy runs, seen from the machine."""
+    """The ephemeral container in which py-spy runs, seen from the machine; else nothing."""
     state = cluster.read(pod).status.ephemeral_container_statuses
     if not state or not state[0].container_id:
-        return False
+        return ""
     number = state[0].container_id.rpartition("//")[2]
-    return any("py-spy record" in each for each in processes(number))
-
-
-def _some_time():
-    """For some samples to be taken: nothing shows them before the end."""
-    subprocess.run(["sleep", "1.5"], check=True)
+    return number if any("py-spy record" in each for each in processes(number)) else ""

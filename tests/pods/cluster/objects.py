@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -117,6 +118,10 @@ class Cluster:
                 return sorted(each.name for each in (entry / f"root{folder}").iterdir())
         raise AssertionError(f"{pod} has no process")
 
+    def samples(self, pod: str) -> bool:
+        """Whether py-spy looks at the processes of the pod's (single) container, from within."""
+        return sampling(self._container_id(pod))
+
     def _container_id(self, pod: str) -> str:
         return self.read(pod).status.container_statuses[0].container_id.rpartition("//")[2]
 
@@ -175,6 +180,23 @@ def processes(container_id: str) -> list[str]:
         for folder in Path("/proc").iterdir()
         if folder.name.isdigit() and container_id in _text(folder / "cgroup")
     ]
+
+
+def sampling(container_id: str) -> bool:
+    """Whether py-spy in a container has taken samples: it sleeps before each of them.
+
+    Nothing shows them before the end, and how long the start takes depends on the machine.
+    """
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or container_id not in _text(folder / "cgroup"):
+            continue
+        if "py-spy\0record" in _text(folder / "cmdline"):
+            threads = [_text(thread / "status") for thread in folder.glob("task/*")]
+            waits = [
+                re.search(r"^voluntary_ctxt_switches:\s*(\d+)", each, re.M) for each in threads
+            ]
+            return sum(int(found[1]) for found in waits if found) > 300
+    return False
 
 
 def until(condition: Any, seconds: float) -> None:
