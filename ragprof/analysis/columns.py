@@ -170,10 +170,10 @@ def ordered(*keys: Ints) -> Ints:
     """
     packed = np.zeros(len(keys[0]), dtype=np.int64)
     bits = 0
-    for key in keys if len(packed) else ():
+    for number, key in enumerate(keys if len(packed) else ()):
         low = int(key.min())
         needed = (int(key.max()) - low).bit_length()
-        if bits + needed > 62:
+        if bits + needed > 62 and number < 2:  # rows equal in two keys are few
             _, key = np.unique(key, return_inverse=True)
             low, needed = 0, int(key.max()).bit_length()
         if bits + needed > 62:

@@ -44,56 +44,63 @@ class Sections:
 @dataclass(frozen=True)
 class Windows:
     """Per span of the forest: low, high (ns since 1970) is what it owns together with its
-    children; low == high when it owns nothing. tail_ns: how long it outlives its parent."""
+    children; low == high when it owns nothing. tail_ns: how long it outlives its parent.
+    backwards: all spans but the roots, those of one parent together, what they own from last to
+    first."""
 
     low: Ints
     high: Ints
     tail_ns: Ints
+    backwards: Ints
 
 
 def windows(forest: Forest, tolerance_ns: int = TOLERANCE_NS) -> Windows:
     """The interval that each span owns, descendants included."""
-    count = len(forest)
-    parent, start, end = forest.parent, forest.start, forest.end
-    child = np.flatnonzero(parent >= 0)
-    above = parent[child]
-    low, high = start.copy(), end.copy()
-    tail = np.zeros(count, dtype=np.int64)
-    tail[child] = np.maximum(end[child] - np.maximum(end[above], start[child]), 0)
-
-    outlives = end[child] > end[above] + tolerance_ns
-    _own_until_later_begins(low, high, child[~outlives], above[~outlives], start, start, end)
-    late, over = child[outlives], above[outlives]
-    if len(late):
-        # An outliving child owns from the end of the last sibling that was waited for.
-        waited = np.full(count, np.iinfo(np.int64).min)
-        np.maximum.at(waited, above[~outlives], end[child[~outlives]])
-        begin = np.maximum(start, np.where(parent >= 0, waited[np.maximum(parent, 0)], start))
-        low[late] = begin[late]
-        _own_until_later_begins(low, high, late, over, start, begin, end)
-    _clip_by_ancestors(parent, low, high)
-    return Windows(low, np.maximum(low, high), tail)
-
-
-def _own_until_later_begins(
-    low: Ints, high: Ints, child: Ints, above: Ints, start: Ints, begin: Ints, end: Ints
-) -> None:
-    """Cut each child where a sibling that ends later begins to own; of equal ends the later start
-    counts as the later."""
+    low, high = forest.start.copy(), forest.end.copy()
+    tail = np.zeros(len(forest), dtype=np.int64)
+    child = np.flatnonzero(forest.parent >= 0)
     if not len(child):
-        return
+        return Windows(low, high, tail, child)
+    above = forest.parent[child]
     # Times from the parent's start are smaller numbers, which sort faster.
-    origin = start[above]
-    order = ordered(above, origin - end[child], origin - start[child])
-    child, above, origin = child[order], above[order], origin[order]
+    origin = forest.start[above]
+    start, end = forest.start[child] - origin, forest.end[child] - origin
+    whole = forest.end[above] - origin
+    over = np.flatnonzero(end > whole)
+    tail[child[over]] = end[over] - np.maximum(whole[over], start[over])
+
+    # Of one parent those that outlive it, then those it waited for; of these the one that ends
+    # last first, of equal ends the one that starts last.
+    waited = end <= whole + tolerance_ns
+    side = 2 * above + waited
+    order = ordered(side, -end, -start)
+    child, above, side, start, end = (one[order] for one in (child, above, side, start, end))
+    origin = origin[order]
     first = np.ones(len(child), dtype=bool)
-    first[1:] = above[1:] != above[:-1]
-    begins, ends = begin[child], end[child]
-    # The earliest begin of this and of all that end later.
-    earliest = _segmented_minimum(begins - origin, first) + origin
-    cut = ends.copy()
-    np.minimum(ends[1:], earliest[:-1], out=cut[1:], where=~first[1:])
-    low[child], high[child] = begins, np.maximum(cut, begins)
+    first[1:] = side[1:] != side[:-1]
+    begin = start if waited.all() else _after_the_waited(start, end, above, side, first)
+    # Each owns until one that ends later begins to own.
+    earliest = _segmented_minimum(begin, first)
+    cut = end.copy()
+    np.minimum(end[1:], earliest[:-1], out=cut[1:], where=~first[1:])
+    low[child] = begin + origin
+    high[child] = np.maximum(cut, begin) + origin
+    _clip_by_ancestors(forest, low, high)
+    return Windows(low, np.maximum(low, high), tail, child)
+
+
+def _after_the_waited(start: Ints, end: Ints, above: Ints, side: Ints, first: Bools) -> Ints:
+    """When each begins to own: an outliving child from the end of the last sibling that was waited
+    for. All sorted by side."""
+    group = np.cumsum(first) - 1
+    heads = np.append(np.flatnonzero(first), len(side))
+    late = np.flatnonzero(side % 2 == 0)
+    following = heads[group[late] + 1]
+    known = np.minimum(following, len(side) - 1)
+    sibling = (following < len(side)) & (above[known] == above[late])
+    begin = start.copy()
+    begin[late] = np.where(sibling, np.maximum(start[late], end[known]), start[late])
+    return begin
 
 
 def _segmented_minimum(values: Ints, first: Bools) -> Ints:
@@ -115,16 +122,13 @@ def _segmented_minimum(values: Ints, first: Bools) -> Ints:
     return lowest
 
 
-def _clip_by_ancestors(parent: Ints, low: Ints, high: Ints) -> None:
+def _clip_by_ancestors(forest: Forest, low: Ints, high: Ints) -> None:
     """Cut the window of each span to those of all its ancestors, by pointer jumping."""
-    top = np.where(parent < 0, np.arange(len(parent)), parent)
-    for _ in range(len(parent).bit_length()):
+    top = np.where(forest.parent < 0, np.arange(len(forest)), forest.parent)
+    for _ in range(int(forest.depth.max()).bit_length()):
         np.maximum(low, low[top], out=low)
         np.minimum(high, high[top], out=high)
-        further = top[top]
-        if np.array_equal(further, top):
-            break
-        top = further
+        top = top[top]
     # Outside its ancestors a span owns nothing; it must not reach out of them either.
     np.minimum(low, np.maximum(high, low), out=low)
 
@@ -133,11 +137,10 @@ def sections(forest: Forest, owned: Windows | None = None) -> Sections:
     """Who owns which time: the sections of each trace cover its root's interval, once."""
     found = windows(forest) if owned is None else owned
     low, high = found.low, found.high
-    live = np.flatnonzero(high > low)
-    child = live[forest.parent[live] >= 0]
+    alone = high > low  # later: those without a child that owns
+    child = found.backwards[::-1]
+    child = child[alone[child]]
     above = forest.parent[child]
-    order = ordered(above, low[child] - low[above])
-    child, above = child[order], above[order]
 
     # Own time of a span: before its first child, between children, after the last.
     first = np.ones(len(child), dtype=bool)
@@ -148,15 +151,14 @@ def sections(forest: Forest, owned: Windows | None = None) -> Sections:
         before[first] = low[above[first]]
     last = np.ones(len(child), dtype=bool)
     last[:-1] = first[1:]
-    leaf = np.ones(len(forest), dtype=bool)
-    leaf[above] = False
-    leaves = live[leaf[live]]
+    alone[above] = False
+    leaves = np.flatnonzero(alone)
 
     span = np.concatenate([above, above[last], leaves])
     begin = np.concatenate([before, high[child[last]], low[leaves]])
     end = np.concatenate([low[child], high[above[last]], high[leaves]])
-    some = end > begin
-    span, begin, end = span[some], begin[some], end[some]
+    owns = end > begin
+    span, begin, end = span[owns], begin[owns], end[owns]
     root = forest.root[span]
     order = ordered(root, begin - forest.start[root])
     span, begin, end = span[order], begin[order], end[order]
