@@ -57,7 +57,7 @@ def leaves(documents: Documents, embedded: tuple[str, ...] = ()) -> Leaves:
     msgspec.DecodeError or UnicodeDecodeError for what is not JSON.
     """
     if documents and isinstance(documents[0], msgspec.Struct):
-        names, code, raw = _of_structs(cast("list[msgspec.Struct]", documents))
+        names, code, raw = _of_structs(documents)
     else:
         names, code, raw = _of_dicts(cast("list[Document]", documents))
     found = _Columns(len(documents), raw)
