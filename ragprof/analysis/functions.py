@@ -156,20 +156,28 @@ def difference(
     Columns: function, file, line, state, wait, baseline_ms, slow_ms, added_ms. `keep` chooses
     samples.
     """
-    chosen = np.ones(len(samples.ms), dtype=bool) if keep is None else keep
-    chosen = chosen & (samples.frame >= 0)
-    rows = pd.DataFrame(
+    kept = samples.frame >= 0
+    chosen = np.flatnonzero(kept if keep is None else kept & keep)
+    state, states = pd.factorize(samples.state[chosen], sort=True)
+    wait, waits = pd.factorize(samples.wait[chosen], sort=True)
+    shape = max(1, len(samples.frames)), max(1, len(states)), max(1, len(waits))
+    cell = np.ravel_multi_index((samples.frame[chosen], state, wait), shape)
+    present, number = np.unique(cell, return_inverse=True)
+    frame, of_state, of_wait = np.unravel_index(present, shape)
+    request, ms = samples.request[chosen], samples.ms[chosen]
+    after, before = (
+        np.bincount(number, ms * group[request] / max(1, group.sum()), len(present))
+        for group in (slow, baseline)
+    )
+    table = pd.DataFrame(
         {
-            "frame": samples.frame[chosen],
-            "state": samples.state[chosen],
-            "wait": samples.wait[chosen],
-            "slow_ms": samples.ms[chosen] * slow[samples.request[chosen]] / max(1, slow.sum()),
-            "baseline_ms": samples.ms[chosen]
-            * baseline[samples.request[chosen]]
-            / max(1, baseline.sum()),
+            "frame": frame,
+            "state": np.asarray(states, dtype=object)[of_state],
+            "wait": np.asarray(waits, dtype=object)[of_wait],
+            "slow_ms": after,
+            "baseline_ms": before,
         }
     )
-    table = rows.groupby(["frame", "state", "wait"], as_index=False).sum()
     table = table.join(samples.frames[["function", "file", "line", "origin"]], on="frame")
     table["added_ms"] = table["slow_ms"] - table["baseline_ms"]
     table = table.sort_values("added_ms", ascending=False, ignore_index=True)

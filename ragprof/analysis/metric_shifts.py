@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from scipy import stats
 
-from ragprof.analysis.columns import Floats, Ints, integers
+from ragprof.analysis.columns import Floats, Ints, integers, ordered
 from ragprof.analysis.significance import benjamini_hochberg
 
 SECOND = 1_000_000_000
@@ -33,7 +33,7 @@ def points(metrics: pa.Table, series: pd.DataFrame) -> dict[int, tuple[Ints, Flo
             pa.compute.struct_field(histogram, name).to_numpy(zero_copy_only=False)
             for name in ("count", "sum")
         )
-    order = np.lexsort((times, ids))
+    order = ordered(ids, times)
     ids, times = ids[order], times[order]
     values, counts, sums = values[order], counts[order], sums[order]
     edges = np.flatnonzero(np.diff(ids)) + 1
