@@ -4,8 +4,8 @@ Writes documents such as a shipper makes (a log record of a Python service with 
 metadata, nested) into an index of its own on a real server and reads them three ways in one
 process: as rows of the table `logs`; by `helpers.scan` into `pandas.json_normalize`, which gives
 the same flat fields; by `helpers.scan` into `pandas.DataFrame`, which leaves objects as they are.
-The best wall time of some rounds counts; reader and server share the machine. Starts the tests'
-server unless --url is given.
+Of some rounds the best wall time counts, and the best CPU time of the reader and, apart, of the
+server, which shares the machine. Starts the tests' server unless --url is given.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,12 @@ from elasticsearch import helpers
 from ragprof.rows import time_ns
 from ragprof.sources.elasticsearch import Elasticsearch
 from ragprof.sources.http import Connection
-from ragprof.sources.source import Query, Window, fetch
+from ragprof.sources.source import Query, Window
 
 INDEX = "ragprof-benchmark-logs"
 FIRST = time_ns("2026-11-24T14:00:00Z")
 STEP = 10_000_000  # ns between records
+PARALLEL = 4  # pieces at once, as a capture has it by default
 
 
 def documents(count: int) -> Iterator[dict[str, Any]]:
@@ -87,9 +89,12 @@ def write(client: Client, count: int) -> None:
 
 
 def ours(url: str, count: int) -> int:
+    """As a capture fetches: some pieces at once."""
     source = Elasticsearch("elasticsearch", Connection(url), logs=INDEX, spans="")
-    window = Window(FIRST, FIRST + count * STEP)
-    table = pa.concat_tables([rows for _, rows in fetch(source, window, Query())])
+    pieces = source.plan(Window(FIRST, FIRST + count * STEP), Query())
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        parts = list(pool.map(list, map(source.fetch_piece, pieces)))
+    table = pa.concat_tables([rows for part in parts for _, rows in part])
     source.close()
     return int(table.num_rows)
 
@@ -107,23 +112,42 @@ def scanned_whole(url: str, count: int) -> int:
 
 
 @contextlib.contextmanager
-def server(url: str) -> Iterator[str]:
+def server(url: str) -> Iterator[tuple[str, int]]:
+    """Its address, and the process that stands above it; 0 when it is not ours."""
     if url:
-        yield url
+        yield url, 0
         return
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from backends import servers
 
-    with servers.start_elasticsearch(servers.ELASTICSEARCH_9, heap="1g") as started:
-        yield started.url
+    with servers.start_elasticsearch(
+        servers.ELASTICSEARCH_9, heap="1g", java_options=""
+    ) as started:
+        yield started.url, started.pid
 
 
-def seconds(run: Callable[[str, int], int], url: str, count: int) -> float:
-    began = time.perf_counter()
+def cpu_below(pid: int) -> float:
+    """CPU seconds of the processes that descend from one; 0 for process 0."""
+    fields = {}
+    for path in Path("/proc").glob("[0-9]*/stat") if pid else ():
+        with contextlib.suppress(OSError):  # it ended
+            fields[int(path.parent.name)] = path.read_text().rpartition(")")[2].split()
+    found, ticks = [pid], 0
+    for above in found:
+        found += [own for own, each in fields.items() if int(each[1]) == above]
+    for own in found:
+        ticks += sum(map(int, fields[own][11:13])) if own in fields else 0
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def seconds(run: Callable[[str, int], int], url: str, pid: int, count: int) -> list[float]:
+    """Wall, CPU of this process, CPU of the server."""
+    before = time.perf_counter(), time.process_time(), cpu_below(pid)
     found = run(url, count)
+    after = time.perf_counter(), time.process_time(), cpu_below(pid)
     if found != count:
         raise SystemExit(f"{run.__name__} gave {found} rows instead of {count}")
-    return time.perf_counter() - began
+    return [end - begin for begin, end in zip(before, after, strict=True)]
 
 
 def main() -> None:
@@ -132,26 +156,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--url", default="")
     options = parser.parse_args()
-    with server(options.url) as url:
+    with server(options.url) as (url, pid):
         with Client(url, request_timeout=300) as client:
             write(client, options.documents)
             sample = json.dumps(next(documents(1)))
-        best = dict.fromkeys((ours, scanned, scanned_whole), 1e9)
+        best = {run: [1e9] * 3 for run in (ours, scanned, scanned_whole)}
         for _ in range(options.rounds):
-            for run in best:
-                best[run] = min(best[run], seconds(run, url, options.documents))
+            for run, times in best.items():
+                best[run] = list(map(min, times, seconds(run, url, pid, options.documents)))
     print(
         f"elasticsearch-py {version('elasticsearch')}, pandas {version('pandas')}, "
         f"pyarrow {version('pyarrow')}, Python {platform.python_version()}, "
         f"{os.cpu_count()} cores; {options.documents:,} documents of about {len(sample)} bytes"
     )
+    print(f"{'':<30} {'wall':>8} {'CPU':>8} {'server':>8}   times ours: wall, CPU")
     for run, name in (
         (ours, "rows of `logs`"),
         (scanned, "helpers.scan, json_normalize"),
         (scanned_whole, "helpers.scan, DataFrame"),
     ):
-        rate = options.documents / best[run]
-        print(f"{name:<30} {best[run]:6.2f} s {rate:>9,.0f} /s   {best[run] / best[ours]:.1f}")
+        wall, own, others = best[run]
+        print(
+            f"{name:<30} {wall:6.2f} s {own:6.2f} s {others:6.2f} s   "
+            f"{wall / best[ours][0]:.1f}, {own / best[ours][1]:.1f}"
+        )
 
 
 if __name__ == "__main__":

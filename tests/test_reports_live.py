@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backends.proxy import FaultyProxy
 
 from ragprof.errors import RagprofError
 from ragprof.reports import live, runner
@@ -65,6 +66,24 @@ def test_the_notebook_runs_headless(config: Path, tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "rerank" in text
     assert (tmp_path / "live.ragprof" / "manifest.json").is_file()
+
+
+def test_a_notebook_that_fails_holds_no_secret(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RP_TEST_SECRET", "s3cret-t0ken")
+    secret = '{ env = "RP_TEST_SECRET" }'
+    with FaultyProxy("http://127.0.0.1:9", lambda n, method, path: "garbage") as proxy:
+        lines = f'url = "{proxy.url}"\ntoken = {secret}\nretries = 0\n'
+        config.write_text(f"{config.read_text()}[sources.prometheus]\n{lines}")
+        parameters = {"config": str(config), "window": WINDOW, "out": str(tmp_path / "a")}
+        with pytest.raises(RagprofError, match="garbage"):
+            runner.run("live_investigation", tmp_path / "report", parameters)
+        assert proxy.seen
+    written = [path for path in (tmp_path / "report").rglob("*") if path.is_file()]
+    assert any(path.suffix == ".ipynb" for path in written)
+    for path in written:
+        assert b"s3cret" not in path.read_bytes()
 
 
 def test_the_window_of_the_recording_is_the_one_asked_for(config: Path, tmp_path: Path) -> None:

@@ -1,20 +1,24 @@
-"""The demo's API with continuous profiling that keeps what every request did."""
+"""The demo's two services, with continuous profiling that keeps what every request did."""
 
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
-from ragprof.demo.app import create_app as create_demo
-from ragprof.service.profiling import setup_profiling
+from ragprof.demo import app, reference
 
 
-def create_app():
-    app = create_demo()
-    setup_profiling(
-        app,
-        slow=0.001,
-        folder=Path(os.environ["KEPT_FOLDER"]),
-        kept_per_minute=100_000,
-    )
-    return app
+def create_api():
+    return _keeping(app)
+
+
+def create_reference():
+    return _keeping(reference)
+
+
+def _keeping(module):
+    folder = Path(os.environ["KEPT_FOLDER"]) / module.SERVICE
+    options = {"slow": 0.001, "folder": folder, "kept_per_minute": 100_000, "budget": 0.05}
+    module.instrument = partial(module.instrument, profiling=options)
+    return module.create_app()
