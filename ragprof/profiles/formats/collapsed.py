@@ -44,6 +44,7 @@ SUFFIXES = (".collapsed", ".folded", ".stacks")
 CARRIES: frozenset[str] = frozenset()
 
 NO_STACK = "(no stack)"
+_NO_STACK = NO_STACK.encode()
 BEFORE_AND_AFTER = (ValueType("before", "count"), ValueType("after", "count"))
 _AUSTIN = re.compile(r"P\d+;T")
 _COUNT = re.compile(r" \d+(\.\d+)?$")
@@ -202,7 +203,8 @@ def _stacks(builder: ProfileBuilder, paths: list[bytes]) -> Ints:
         if sum(map(len, block)) > _LONG:
             refuse_depth(sum(path.count(b";") for path in block))
         names = [path.split(b";") for path in block]
-        names = [[] if path == [NO_STACK.encode()] else path for path in names]
+        if _NO_STACK in block:
+            names = [[] if path == [_NO_STACK] else path for path in names]
         flat = np.fromiter(map(number, itertools.chain.from_iterable(names)), np.int64)
         lengths = np.fromiter(map(len, names), np.int64, len(names))
         ids.append(builder.stacks(flat, np.zeros_like(flat), lengths))
