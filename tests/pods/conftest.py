@@ -19,6 +19,11 @@ from ragprof.profiling import pods
 REPOSITORY = Path(__file__).parents[2]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:  # the waits of a test are shorter, and say what did not come
+        item.add_marker(pytest.mark.timeout(1800))
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the node in order as well

@@ -38,16 +38,16 @@ def test_no_python(cluster, apps, attach):
 
 def test_dead_pod(cluster, apps, attach):
     pod = cluster.pod(apps, "dead", [{**APP, "command": ["false"]}], ready=False)
-    until(lambda: cluster.read(pod).status.container_statuses, 120)
-    until(lambda: not cluster.read(pod).status.container_statuses[0].state.running, 120)
-    until(lambda: _reason(cluster, pod) == "CrashLoopBackOff", 120)
+    until(lambda: cluster.read(pod).status.container_statuses, 400)
+    until(lambda: not cluster.read(pod).status.container_statuses[0].state.running, 400)
+    until(lambda: _reason(cluster, pod) == "CrashLoopBackOff", 400)
     with pytest.raises(PodError, match=r"is not running \(waiting: CrashLoopBackOff\)"):
         attach(pod)
 
 
 def test_pod_that_does_not_start(cluster, apps, attach):
     pod = cluster.pod(apps, "missing", [{"name": "app", "image": "localhost/no:1"}], ready=False)
-    until(lambda: _reason(cluster, pod) == "ErrImageNeverPull", 120)
+    until(lambda: _reason(cluster, pod) == "ErrImageNeverPull", 400)
     with pytest.raises(PodError, match="is not running"):
         attach(pod)
 

@@ -27,7 +27,7 @@ def ended(cluster, pod):
         lambda: all(
             each.state.terminated for each in cluster.read(pod).status.ephemeral_container_statuses
         ),
-        120,
+        400,
     )
     return cluster.read(pod).spec.ephemeral_containers
 
@@ -69,7 +69,7 @@ def test_restricted_namespace_and_an_image_with_py_spy(cluster, attach):
 def test_workers_that_changed_their_user(cluster, apps, attach):
     """Those of a server that stays root: py-spy would pass over them without a word."""
     pod = cluster.pod(apps, "workers", **WORKER)
-    until(lambda: len(cluster.processes(pod)) == 2, 120)
+    until(lambda: len(cluster.processes(pod)) == 2, 400)
     profile, said = attach(pod, rungs=("exec", "ephemeral"))
     assert "busy_hash" in functions(profile)
     assert "its worker" in said[0]
@@ -80,7 +80,7 @@ def test_workers_that_changed_their_user(cluster, apps, attach):
 def test_a_worker_that_changed_its_user(cluster, apps, attach):
     """The same user may not read it, by exec or beside it: root with SYS_PTRACE may."""
     pod = cluster.pod(apps, "worker", **WORKER)
-    until(lambda: len(cluster.processes(pod)) == 2, 120)
+    until(lambda: len(cluster.processes(pod)) == 2, 400)
     profile, said = attach(pod, rungs=("exec", "ephemeral"), pid=worker_pid(attach, pod))
     assert "busy_hash" in functions(profile)
     assert "changed its user after it started" in said[0]
@@ -98,7 +98,7 @@ def worker_pid(attach, pod):
 def test_root_is_refused_by_pod_security(cluster, attach):
     namespace = cluster.namespace("base", "baseline")
     pod = cluster.pod(namespace, "worker", **WORKER)
-    until(lambda: len(cluster.processes(pod)) == 2, 120)
+    until(lambda: len(cluster.processes(pod)) == 2, 400)
     with pytest.raises(PodError) as error:
         attach(pod, rungs=("ephemeral",), pid=worker_pid(attach, pod))
     assert "violates PodSecurity" in str(error.value)

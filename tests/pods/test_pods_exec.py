@@ -82,7 +82,7 @@ def test_several_programs(cluster, apps, attach):
     pod = cluster.pod(
         apps, "several", command=["sh", "-c", f"PORT=8080 python3 /app/app.py & {script}"]
     )
-    until(lambda: len(cluster.processes(pod)) == 3, 120)
+    until(lambda: len(cluster.processes(pod)) == 3, 400)
     with pytest.raises(PodError, match="several Python programs: choose one by its pid") as error:
         attach(pod)
     pid = int(str(error.value).split(": ")[-1].split(" ")[0])

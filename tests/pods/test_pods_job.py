@@ -54,10 +54,10 @@ def test_not_allowed(cluster, apps, attach):
 
 def test_ctrl_c_deletes_the_job(cluster, apps, command):
     pod = cluster.pod(apps, "job-stopped")
-    process = command("--pod", pod, "--rung", "job", "--seconds", "250", "--json")
-    until(lambda: any(map(sampling, job_containers(cluster, apps))), 120)
+    process = command("--pod", pod, "--rung", "job", "--seconds", "900", "--json")
+    until(lambda: any(map(sampling, job_containers(cluster, apps))), 400)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=400)
     assert process.returncode == 130, err
     assert "stopped by Ctrl-C" in out
     gone(cluster, apps)
@@ -73,8 +73,8 @@ def job_containers(cluster, namespace):
 
 
 def gone(cluster, namespace):
-    until(lambda: not cluster.batch.list_namespaced_job(namespace).items, 120)
+    until(lambda: not cluster.batch.list_namespaced_job(namespace).items, 400)
     until(
         lambda: not cluster.core.list_namespaced_pod(namespace, label_selector="job-name").items,
-        120,
+        400,
     )

@@ -16,9 +16,15 @@ def recording(cluster, pod):
     return any("py-spy record --format" in each for each in cluster.processes(pod))
 
 
+def runs(process):
+    """True while the command has not ended; else fails with what it said."""
+    assert process.poll() is None, process.communicate()
+    return True
+
+
 def clean(cluster, pod):
     """A process that ended and was not waited for counts as well: its command line is empty."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 400
     while _left(cluster, pod) != (["python3 /app/app.py"], []) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert _left(cluster, pod) == (["python3 /app/app.py"], [])
@@ -32,10 +38,10 @@ def _left(cluster, pod):
 def test_ctrl_c(cluster, apps, command, read_only):
     security = {**RESTRICTED, "readOnlyRootFilesystem": read_only}
     pod = cluster.pod(apps, f"stopped-{read_only}".lower(), security=security)
-    process = command("--pod", pod, "--seconds", "250", "--json")
-    until(lambda: cluster.samples(pod), 120)
+    process = command("--pod", pod, "--seconds", "900", "--json")
+    until(lambda: runs(process) and cluster.samples(pod), 400)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=400)
     assert process.returncode == 130, err
     answer = json.loads(out)
     assert answer["interrupted"] is True
@@ -47,31 +53,31 @@ def test_ctrl_c(cluster, apps, command, read_only):
 def test_killed(cluster, apps, command):
     """The recorder ends when the connection does."""
     pod = cluster.pod(apps, "killed")
-    process = command("--pod", pod, "--seconds", "300")
-    until(lambda: recording(cluster, pod), 120)
+    process = command("--pod", pod, "--seconds", "900")
+    until(lambda: runs(process) and recording(cluster, pod), 400)
     process.kill()
-    process.communicate(timeout=120)
+    process.communicate(timeout=400)
     clean(cluster, pod)
 
 
 def test_ctrl_c_with_an_ephemeral_container(cluster, apps, command):
     pod = cluster.pod(apps, "beside-stopped")
-    process = command("--pod", pod, "--rung", "ephemeral", "--seconds", "300", "--json")
-    until(lambda: beside(cluster, pod) and sampling(beside(cluster, pod)), 120)
+    process = command("--pod", pod, "--rung", "ephemeral", "--seconds", "900", "--json")
+    until(lambda: beside(cluster, pod) and sampling(beside(cluster, pod)), 400)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=400)
     assert process.returncode == 130, err
     assert json.loads(out)["samples"] > SAMPLES
-    until(lambda: not beside(cluster, pod), 120)
+    until(lambda: not beside(cluster, pod), 400)
 
 
 def test_killed_with_an_ephemeral_container(cluster, apps, command):
     pod = cluster.pod(apps, "beside-killed")
-    process = command("--pod", pod, "--rung", "ephemeral", "--seconds", "300")
-    until(lambda: beside(cluster, pod), 120)
+    process = command("--pod", pod, "--rung", "ephemeral", "--seconds", "900")
+    until(lambda: runs(process) and beside(cluster, pod), 400)
     process.kill()
-    process.communicate(timeout=120)
-    until(lambda: not beside(cluster, pod), 120)
+    process.communicate(timeout=400)
+    until(lambda: not beside(cluster, pod), 400)
 
 
 def beside(cluster, pod):

@@ -81,9 +81,9 @@ class Cluster:
         self.core.create_namespaced_pod(namespace, {"metadata": {"name": name}, "spec": spec})
         self.pods.append(f"{namespace}/{name}")
         if ready:
-            until(lambda: self._runs(namespace, name), 120)
+            until(lambda: self._runs(namespace, name), 400)
             first = next(iter(containers))["name"]
-            until(lambda: says in self.log(f"{namespace}/{name}", first), 120)
+            until(lambda: says in self.log(f"{namespace}/{name}", first), 400)
         return f"{namespace}/{name}"
 
     def remove(self, pods: Iterable[str]) -> None:
