@@ -23,6 +23,7 @@ from ragprof.demo.generation import extract_answer
 from ragprof.demo.index import Index, build_index
 from ragprof.demo.jobs import Jobs
 from ragprof.demo.minilm import MiniLM
+from ragprof.demo.reference import Shelf
 from ragprof.demo.rerank import late_interaction
 from ragprof.demo.stage import effect
 from ragprof.demo.weights import find_weights
@@ -237,6 +238,15 @@ def test_a_refused_call_is_tried_again_after_longer_and_longer_waits() -> None:
         asyncio.run(waiting.retry_storm(service))
         assert asyncio.run(service.http(["a"])) == {"a": "b"}
     assert waits == [0, 1]
+
+
+def test_calls_are_refused_until_they_were_made_often_enough() -> None:
+    shelf = Shelf()
+    assert not shelf.refuses(("tides",))
+    shelf.every = 3
+    calls = [("tides",), ("bees",), ("tides",), ("bees",), ("tides",), ("tides",), ("bees",)]
+    assert [shelf.refuses(call) for call in calls] == [True, True, True, True, False, True, False]
+    assert sum(shelf.refused.values()) == 1
 
 
 def test_one_search_in_fifteen_waits_for_the_statistics() -> None:

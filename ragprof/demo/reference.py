@@ -6,9 +6,9 @@ It stands for a remote store: an answer takes `REMOTE_SECONDS` of waiting.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import secrets
+from collections import Counter
 
 from fastapi import FastAPI, Header, HTTPException, Query
 
@@ -27,11 +27,19 @@ class Shelf:
 
     def __init__(self) -> None:
         self.seconds = REMOTE_SECONDS
-        self.every = 1  # of how many calls one is answered, the others are refused
-        self.calls = itertools.count(1)
+        self.every = 1  # of how many calls for the same one is answered; the others are refused
+        self.refused: Counter[tuple[str, ...]] = Counter()
         self.entries = {
             subject.slug: f"{subject.title}: {subject.facts[0][1]}" for subject in corpus.subjects()
         }
+
+    def refuses(self, asked: tuple[str, ...]) -> bool:
+        """Whether this call is refused, as all are until it was made `every` times."""
+        self.refused[asked] += 1
+        if self.refused[asked] < self.every:
+            return True
+        del self.refused[asked]
+        return False
 
     async def fetch(self, slug: str) -> str | None:
         """The definition of one subject, or None."""
@@ -46,7 +54,7 @@ def create_app() -> FastAPI:
 
     @app.get("/api/v1/definitions")
     async def definitions(subject: list[str] = Query(default=[])) -> dict[str, str]:  # noqa: B008
-        if next(shelf.calls) % shelf.every:
+        if shelf.refuses(tuple(subject)):
             raise HTTPException(503, "Too many calls: try again later.")
         found = await asyncio.gather(*(shelf.fetch(slug) for slug in subject))
         log.info("definitions_fetched", asked=len(subject), found=sum(f is not None for f in found))
