@@ -92,7 +92,7 @@ def telling_frames(stacks: pa.Table, frames: pa.Table) -> tuple[Ints, Ints, Ints
     return stack_ids[sort], result[sort], caller[sort], table
 
 
-_INNER = re.compile(r"(?:\.<locals>\.<(?:listcomp|setcomp|dictcomp|genexpr|lambda)>)+$")
+_INNER = re.compile(r"(?:(?:\.<locals>)?\.<(?:listcomp|setcomp|dictcomp|genexpr|lambda)>)+$")
 
 
 def _enclosed(table: pd.DataFrame) -> tuple[pd.DataFrame, Ints]:
