@@ -7,7 +7,7 @@ OUT ?= ragprof-demo
 BIN := .venv/bin
 UV := $(BIN)/uv --quiet
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-live test-pods test-one check bench pins clean
+.PHONY: help demo test test-live test-pods test-one backends check bench pins clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -40,7 +40,12 @@ check: .venv/dev.stamp ## formatting, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+backends: .venv/dev.stamp ## start the tests' servers for use by hand; Ctrl-C ends them
+	tests/backends/install.sh
+	PYTHONPATH=tests $(BIN)/python -m backends
+
 bench: .venv/dev.stamp ## every benchmark, one after the other
+	tests/profiles/install.sh peers
 	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 pins: .venv/dev.stamp ## resolve the pins in requirements/ anew
