@@ -157,13 +157,14 @@ def local(case: Case) -> list[Evidence]:
     others = stood > 2 * np.maximum(ran, 0)
     others[holder : holder + 1] = False
     spilled = bool(others.any() and ran[holder] > 0.3 * stood[others].sum())
+    spilled = spilled and _kind(parts[holder][1])[0] == "cpu"
     found = []
     for number, (claimed, table) in enumerate(parts):
         if spilled and others[number]:
             continue
         kind, text = _kind(table)
         support, element = [text] if text else [], int(np.argmax(claimed))
-        if spilled and number == holder and kind == "cpu":
+        if spilled and number == holder:
             claimed = claimed + sum(parts[other][0] for other in np.flatnonzero(others))
             support.append(
                 f"{stood[others].sum():.1f} ms per request more of waiting for the interpreter "
