@@ -61,6 +61,8 @@ def test_attributes_of_requests_are_those_of_a_pivot_table():
         "tokens": lambda: str(draw.integers(1, 9)),
         "ratio": lambda: f"{draw.random():.3f}",
         "model": lambda: f"m{draw.integers(3)}",
+        "http.status_code": lambda: str(draw.choice([200, 500])),  # names something
+        "net.peer.port": lambda: str(draw.integers(2**15, 2**16)),
         "id": lambda: f"{draw.integers(2**40):x}z",
         "mixed": lambda: str(draw.choice(["1", "two"])),
         "query.text": lambda: "why",
@@ -86,7 +88,7 @@ def test_attributes_of_requests_are_those_of_a_pivot_table():
             index="request", columns=["span", "key"], values="value", aggfunc=how
         )
 
-    expected = pivot(["model", "mixed"], "first")
+    expected = pivot(["model", "mixed", "http.status_code"], "first")
     pd.testing.assert_frame_equal(categorical, expected, check_dtype=False)
     table["value"] = pd.to_numeric(table["value"], errors="coerce")
     pd.testing.assert_frame_equal(numeric, pivot(["tokens", "ratio"], "mean"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from foreign import measure, services
+from foreign import measure
 
 import ragprof as rp
 
@@ -99,14 +99,3 @@ def test_no_fault_no_cause(tmp_path: Path) -> None:
 def test_somebody_elses_fault(tmp_path: Path) -> None:
     module = f"{measure.FOLDER / 'own_faults.py'}:near_duplicates"
     assert tried(tmp_path, ["--fault-module", module], lambda out, _: is_named(out))
-
-
-def test_foreign_service(tmp_path: Path) -> None:
-    """An ordinary FastAPI application, which does not know ragprof, with a mistake of its own."""
-    recording = services.record("bookshop", "reparse", tmp_path, seconds=15)
-    assert rp.open(recording).verify() == []
-    found = measure.investigate(recording, tmp_path / "found")
-    assert findings(tmp_path / "found") == found
-    assert found["verdict"] == "cause_found"
-    assert services.SERVICES["bookshop"].mistakes["reparse"].is_named(found)
-    assert found["findings"][0]["service"] == "bookshop"

@@ -7,6 +7,8 @@ value); categorical: chi-squared on the most frequent values. All p-values are c
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -17,6 +19,9 @@ from ragprof.analysis.significance import benjamini_hochberg
 
 MAX_CATEGORIES = 12
 PRIVATE = ("query.text", "input.value", "output.value", "db.statement", "db.query.text")
+NAMES_SOMETHING = re.compile(r"(?:^|[._-])(?:code|column|id|line|lineno|number|pid|port|tid)$")
+"""Attributes whose numbers name something, as the semantic conventions end them (`net.peer.port`,
+`thread.id`, `http.status_code`, `code.line.number`): a larger one is not more of it."""
 
 
 def per_request(
@@ -26,7 +31,8 @@ def per_request(
 
     name_of_row: codes into `names`, the span names. Two frames indexed by request with columns
     (span name, attribute). Attributes with more than `MAX_CATEGORIES` texts (ids, queries) are
-    left out, and so are those that hold what people wrote.
+    left out, and so are those that hold what people wrote. Numbers that name something count as
+    texts.
     """
     request = request_of_row[given.row]
     kept = request >= 0
@@ -50,7 +56,7 @@ def per_request(
         numbers = pd.to_numeric(pd.Series(texts, dtype="str"), errors="coerce").to_numpy(float)
         of_pair = numbers[values]
         known = ~np.isnan(of_pair)
-        if known.mean() > 0.99:
+        if known.mean() > 0.99 and not NAMES_SOMETHING.search(column[1]):
             numeric[column] = _means(request[low:high][known], of_pair[known])
         elif len(texts) <= MAX_CATEGORIES:
             categories[column] = _first(request[low:high], values, texts)
