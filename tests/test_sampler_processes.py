@@ -238,6 +238,41 @@ def test_stats_tell_rates_and_cost(tmp_path: Path) -> None:
     assert stats["unsampled_threads"] == 0
 
 
+def test_looks_are_fewer_while_nothing_goes_on(tmp_path: Path) -> None:
+    """An idle loop rests; work after it is sampled at the rate asked, with all of its time."""
+    source = """
+async def working():
+    for _ in range(50):
+        burn(0.01)
+        await asyncio.sleep(0.001)
+async def main():
+    await asyncio.sleep(3)
+    await working()
+asyncio.run(main())
+"""
+    file = sampled(tmp_path, "import asyncio" + source, RAGPROF_SAMPLER_BUDGET="0.2")
+    assert file.stats["rested"] > 100
+    assert file.stats["delivered_hz"] < 70
+    assert file.stats["effective_hz"] > 80
+    assert 0.3 < file.seconds("working", "running") < 0.8
+    assert len([sample for sample in file.of("working") if sample.state == "running"]) > 25
+
+
+def test_a_request_in_flight_allows_no_rest(tmp_path: Path) -> None:
+    source = """
+import asyncio
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider())
+async def main():
+    with trace.get_tracer("t").start_as_current_span("waits"):
+        await asyncio.create_task(asyncio.sleep(2))
+asyncio.run(main())
+"""
+    file = sampled(tmp_path, source, RAGPROF_SAMPLER_BUDGET="0.2")
+    assert file.stats["rested"] < 20
+
+
 def test_it_loads_without_asyncio_and_without_its_parent_package(tmp_path: Path) -> None:
     source = (
         "assert not any(n == 'ragprof' or n.startswith('ragprof.') for n in sys.modules)\nburn(0.1)"

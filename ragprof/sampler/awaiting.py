@@ -13,7 +13,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from .blocking import function_code
-from .spans import Label, SpanReader
+from .spans import UNKNOWN, Label, SpanReader
 from .stacks import MAX_DEPTH, StackTable
 
 # Coroutine functions that wait: (module, function, what it waits on). anyio's are primitives as
@@ -151,6 +151,7 @@ class Suspended:
     """Walks the suspended tasks of a loop; a task that still waits on the same is not walked."""
 
     def __init__(self, stacks: StackTable, spans: SpanReader) -> None:
+        self.labelled = False  # whether a task of the last walk has a span
         self._stacks = stacks
         self._spans = spans
         self._seen: dict[int, _Seen] = {}
@@ -196,12 +197,15 @@ class Suspended:
         last, seen = self._seen, {}
         now = time.time_ns()
         prolonged = 0
+        self.labelled = False
         for task in tasks:
             known = last.get(id(task))
             before = known is not None and known.task() is task
             future = getattr(task, "_fut_waiter", None)
             if known is not None and before and future is not None and known.future() is future:
                 seen[id(task)] = known
+                if known.label is not UNKNOWN:
+                    self.labelled = True
                 if future.done():  # woken: it waits for its turn on the loop
                     keep(elapsed, known.stack, known.number, "", known.label)
                     continue
@@ -225,6 +229,8 @@ class Suspended:
                     self._wait(frames, future, innermost),
                     self._spans.in_context(task_context(task)),
                 )
+            if known.label is not UNKNOWN:
+                self.labelled = True
             known.flushes = flushes
             known.row = keep(
                 elapsed if before else fresh, known.stack, known.number, known.wait, known.label

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 from .awaiting import Suspended
@@ -29,6 +29,11 @@ FLUSH_SECONDS = 0.45
 ADAPT_SECONDS = 1.0
 LAG_SECONDS = 0.005  # shorter lags are told as the longest of a flush
 CHEAP_NS = 150_000  # wall time below which a handler's cost is not worth asking a CPU clock
+STILL_NS = 500_000  # CPU time between two looks that is no work: signals and our own callbacks
+KNOWN_NS = 50_000_000
+REST_AFTER = 0.5  # seconds without work or a request in flight, then there are fewer looks
+REST_PERIOD = 0.05
+REST_ROUND = 0.2
 LOOKS = 20  # ticks in which modules that were begun to be imported should be complete
 MAX_ROWS = 20_000  # kept in memory when the disk does not take them
 
@@ -57,6 +62,7 @@ class Sampler:
     def __init__(self, spool: str, hz: float = 100.0, budget: float = 0.01) -> None:
         self._folder = spool
         self._hz = min(max(hz, 1.0), 1000.0)
+        self._asked_ns = int(1e9 / self._hz)
         self._share = budget
         self._timer = Timer(self._tick, self._stolen, self._before_exec, self._after_fork)
         self._spans = SpanReader()
@@ -87,6 +93,7 @@ class Sampler:
         self._samples = 0
         self._coalesced = 0.0  # missed in a call of C code or a wait: the next carries the time
         self._starved = 0.0  # missed while the thread neither used a CPU nor waited
+        self._rested_ns = 0  # without a look, as nothing went on
         self._lost = 0
         self._torn = 0
         self._unsampled: set[int] = set()
@@ -98,6 +105,13 @@ class Sampler:
         self._last_place = (0, 0)
         self._threads: dict[int, tuple[int, int, int]] = {}  # CPU time and place, at last look
         self._last_process_cpu = self._tick_cpu = time.process_time_ns()
+        self._tick_cpu_at = self._busy_at = now
+        self._last_main_cpu = self._last_cpu
+        self._idle_frame = 0  # the loop's own, if it was idle at the last look
+        self._idle_code: CodeType | None = None
+        self._known_until = 0  # until when a frame of that code is taken for the loop's own
+        self._resting = False
+        self._unpaid = 0  # ns of CPU time that the budget has not heard of
         self._contended = False  # other threads used up the time since the last round
         self._asked_walk = 0  # when a walk of the tasks was asked for; 0: none is pending
         self._loop: Any = None
@@ -228,6 +242,22 @@ class Sampler:
         now = time.monotonic_ns()
         cpu = time.thread_time_ns()
         try:
+            # What a look touches first has left the caches: one that would see what the last one
+            # saw ends here.
+            if (
+                id(frame) == self._idle_frame
+                and frame.f_code is self._idle_code
+                and now < self._known_until
+                and cpu - self._last_cpu < STILL_NS
+            ):
+                if self._resting:
+                    self._rested_ns += now - self._last_tick - self._asked_ns
+                self._ticks += 1
+                self._last_tick = now
+                spent = time.monotonic_ns() - now
+                self._last_cpu = cpu + spent
+                self._unpaid += spent
+                return
             if not self._complete:
                 self._look_soon()
             self._observe_main(frame, now, cpu)
@@ -236,11 +266,13 @@ class Sampler:
             if spent > CHEAP_NS:
                 spent = time.thread_time_ns() - cpu
             self._last_cpu = cpu + spent
-            self._budget.spend_tick(spent / 1e9)
+            self._unpaid += spent
             if now >= self._next_round:
                 self._round(now)
             if now >= self._next_flush:
-                self._keep_up(now)
+                self._keep_up()
+            if self._resting != (now - self._busy_at > REST_AFTER * 1e9):
+                self._pace(now)
         except Exception as error:
             if _is_foreign(error):
                 raise
@@ -248,24 +280,50 @@ class Sampler:
         finally:
             self._busy = False
 
-    def _observe_main(self, frame: FrameType, now: int, cpu: int) -> None:
+    def _count(self, now: int) -> int:
+        """Count a look; returns the ns since the last one."""
         elapsed = now - self._last_tick
-        used = cpu - self._last_cpu
         self._last_tick = now
         self._ticks += 1
+        if self._resting:
+            self._rested_ns += elapsed - self._asked_ns
+        return elapsed
+
+    def _pace(self, now: int) -> None:
+        """Look less often once nothing goes on for a while, and as asked as soon as it does.
+
+        A sample weighs the time since the last look, so what the first look finds after a rest
+        stands for what was not looked at.
+        """
+        self._resting = now - self._busy_at > REST_AFTER * 1e9
+        if not self._resting:
+            self._next_round = self._last_round + int(self._budget.round_period * 1e9)
+        period = self._budget.tick_period
+        self._period = max(period, REST_PERIOD) if self._resting else period
+        self._timer.arm(self._period)
+
+    def _observe_main(self, frame: FrameType, now: int, cpu: int) -> None:
+        elapsed = self._count(now)
+        used = cpu - self._last_cpu
         loops = self._loops
         loop = loops.running()
         if loop is not self._loop:
             self._loop, loops.frame, self._asked_walk = loop, 0, 0
-        late = elapsed * 2 > self._period * 3e9
-        ran = used
+        late = elapsed * 2 > self._period * 3e9 and not self._resting
+        ran = used / elapsed
         if len(threading._active) > 1:  # type: ignore[attr-defined]
             process, self._tick_cpu = self._tick_cpu, time.process_time_ns()
-            ran = self._tick_cpu - process
-        if loop is not None and used * 2 < elapsed and loops.is_idle(frame):
+            at, self._tick_cpu_at = self._tick_cpu_at, now
+            ran = (self._tick_cpu - process) / (now - at)
+        if used >= STILL_NS:
+            self._busy_at = now
+        if loop is not None and used * 2 < elapsed and self._is_idle(frame, loop, now):
             if late:
                 self._lose(elapsed, ran, waited=False)
+            self._idle_frame = id(frame)
             return  # the loop has nothing to do
+        self._idle_frame = 0
+        self._busy_at = now
         place, self._last_place = self._last_place, (id(frame), frame.f_lasti)
         state, wait = self._state(frame, used, elapsed, place == self._last_place)
         if late:
@@ -283,16 +341,27 @@ class Sampler:
             self._spans.current(),
         )
 
-    def _lose(self, elapsed: int, ran: int, waited: bool) -> None:
+    def _is_idle(self, frame: FrameType, loop: Any, now: int) -> bool:
+        """Whether the loop itself has the thread; asking whose call a select is, is dear."""
+        loops = self._loops
+        if frame.f_code is self._idle_code and now < self._known_until:
+            return loops.current_task(loop) is None
+        if not loops.is_idle(frame):
+            return False
+        self._idle_code = frame.f_code
+        self._known_until = min(self._next_round, self._next_flush, now + KNOWN_NS)
+        return True
+
+    def _lose(self, elapsed: int, ran: float, waited: bool) -> None:
         """Ticks did not come: their signals coalesced, or no CPU was free.
 
         Python code that has the CPU serves a signal at once. Signals coalesce while the thread is
         in C code, waits, or waits for the interpreter that other threads have: then the process
-        used the CPU (`ran` ns). The time that it did not use, nor was seen to wait in, is the
-        host's.
+        used the CPU (`ran`, a share of the time). The time that it did not use, nor was seen to
+        wait in, is the host's.
         """
         lost = elapsed / 1e9 / self._period - 1
-        share = 1.0 if waited else min(ran / elapsed, 1.0)
+        share = 1.0 if waited else min(ran, 1.0)
         self._coalesced += lost * share
         self._starved += lost * (1 - share)
 
@@ -351,8 +420,9 @@ class Sampler:
 
     def _round(self, now: int) -> None:
         cpu = time.thread_time_ns()
+        self._pay()
         if len(threading._active) > 1:  # type: ignore[attr-defined]
-            self._observe_threads(now)
+            self._observe_threads(now, cpu)
         else:
             self._contended = False
         self._last_round = now
@@ -364,9 +434,15 @@ class Sampler:
                 self._asked_walk = 0
         self._last_cpu = time.thread_time_ns()
         period = self._budget.spend_round((self._last_cpu - cpu) / 1e9, begins=True)
+        if self._resting:
+            period = max(period, REST_ROUND)
         self._next_round = now + int(period * 1e9)
 
-    def _keep_up(self, now: int) -> None:
+    def _pay(self) -> None:
+        self._budget.spend_tick(self._unpaid / 1e9)
+        self._unpaid = 0
+
+    def _keep_up(self) -> None:
         """What is due twice a second: new modules, the spool, the period of ticks."""
         cpu = time.thread_time_ns()
         if not self._complete or len(sys.modules) != self._modules:
@@ -375,6 +451,7 @@ class Sampler:
                 self._learn_modules()
         learnt = time.thread_time_ns()
         self._budget.spend_setup((learnt - cpu) / 1e9)
+        self._pay()
         self._flush()
         if self._retiring and not self._sinks.present:
             self._end("")
@@ -382,11 +459,11 @@ class Sampler:
         self._retiring = False
         self._last_cpu = time.thread_time_ns()
         self._budget.spend_tick((self._last_cpu - learnt) / 1e9)
-        if self._budget.tick_period != self._period:
+        if self._budget.tick_period != self._period and not self._resting:
             self._period = self._budget.tick_period
             self._timer.arm(self._period)
 
-    def _observe_threads(self, now: int) -> None:
+    def _observe_threads(self, now: int, cpu: int) -> None:
         elapsed = now - self._last_round
         known = {
             thread.ident: thread.native_id
@@ -397,8 +474,11 @@ class Sampler:
         frames = current_frames()
         looked: dict[int, tuple[int, int, int]] = {}
         process_cpu = time.process_time_ns()
-        self._contended = (process_cpu - self._last_process_cpu) * 4 >= elapsed * 3
-        self._last_process_cpu = process_cpu
+        used = process_cpu - self._last_process_cpu
+        self._contended = used * 4 >= elapsed * 3
+        if used - (cpu - self._last_main_cpu) >= STILL_NS:
+            self._busy_at = now
+        self._last_process_cpu, self._last_main_cpu = process_cpu, cpu
         for ident, frame in frames.items():
             if ident == me:
                 continue
@@ -422,6 +502,8 @@ class Sampler:
                 self._torn += 1  # the thread went on meanwhile: stack and label may not fit
                 continue
             self._add(elapsed, stack, native, 0, state, wait, label)
+            if label[0]:
+                self._busy_at = now
         self._threads = looked
 
     def _walk(self, loop: Any) -> None:
@@ -444,14 +526,17 @@ class Sampler:
             self._samples += self._suspended.walk(
                 self._loops.tasks(loop), elapsed, fresh, self._flushes, self._keep_task
             )
+            if self._suspended.labelled:
+                self._busy_at = now
         except Exception as error:
             if _is_foreign(error):
                 raise
             self._fail(error)
         finally:
             self._busy = False
-            spent = (time.thread_time_ns() - began) / 1e9
-            period = self._budget.spend_round(spent)
+            spent = time.thread_time_ns() - began
+            self._last_cpu += spent  # what is used there is no work of the application
+            period = self._budget.spend_round(spent / 1e9)
             self._next_round = max(self._next_round, self._last_round + int(period * 1e9))
 
     def _keep_task(
@@ -537,7 +622,8 @@ class Sampler:
     def _stats(self, now: int) -> dict[str, Any]:
         seconds = max((self._last_tick - self._started) / 1e9, 1e-9)
         due = max(seconds * self._hz, self._ticks)
-        excused = min(self._coalesced + self._starved, due - self._ticks)
+        rested = self._rested_ns / self._asked_ns
+        excused = min(self._coalesced + self._starved + rested, due - self._ticks)
         return {
             "type": "stats",
             "time": time.time_ns(),
@@ -546,7 +632,8 @@ class Sampler:
             "delivered_hz": round(self._ticks / seconds, 3),
             "round_hz": round(1 / self._budget.round_period, 3),
             "samples": self._samples,
-            "missed": max(round(due - self._ticks), 0),
+            "missed": max(round(due - self._ticks - rested), 0),
+            "rested": round(rested),
             "coalesced": round(self._coalesced),
             "starved": round(self._starved),
             "lost": self._lost,
