@@ -7,6 +7,8 @@ labels are right: those of the requests of this slot. Runs with and without the 
 the cost is the difference of CPU seconds per request with a 95 % interval over the pairs
 (Student's t), also as a share of one core. All at the default rate and budget. Effective rate:
 without the ticks that coalesced or that the host had no CPU for; `delivered` counts those as lost.
+The last line is the least that any such sampler costs on this machine at this moment: an idle loop
+interrupted a hundred times a second by a handler that does nothing.
 """
 
 from __future__ import annotations
@@ -178,6 +180,40 @@ def _spread(values: list[float]) -> float:
     return half
 
 
+BARE = """
+import asyncio, resource, signal, sys
+async def main():
+    await asyncio.sleep(0.3)
+    if sys.argv[2] == "True":
+        signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.siginterrupt(signal.SIGALRM, False)
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    before = used.ru_utime + used.ru_stime
+    await asyncio.sleep(float(sys.argv[1]))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(used.ru_utime + used.ru_stime - before)
+asyncio.run(main())
+"""
+
+
+def bare_timer(rounds: int, seconds: float) -> tuple[float, float]:
+    """Share of a core that a handler adds which does nothing, and half its 95 % interval."""
+    pairs = []
+    for _ in range(rounds):
+        cpu = [
+            float(
+                subprocess.run(
+                    [sys.executable, "-c", BARE, str(seconds), str(on)],
+                    capture_output=True, text=True, check=True,
+                ).stdout
+            )
+            for on in (False, True)
+        ]  # fmt: skip
+        pairs.append((cpu[1] - cpu[0]) / seconds)
+    return statistics.fmean(pairs), _spread(pairs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
@@ -185,8 +221,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     rows = [measure(*case, max(arguments.rounds, 2), arguments.seconds) for case in CASES]
+    bare = bare_timer(max(arguments.rounds, 2), arguments.seconds)
     if arguments.json:
-        print(json.dumps({"python": sys.version.split()[0], "rows": rows}, indent=2))
+        version = sys.version.split()[0]
+        print(json.dumps({"python": version, "rows": rows, "bare_timer": bare}, indent=2))
         return
     load = os.getloadavg()
     print(
@@ -212,6 +250,7 @@ def main() -> None:
             f" | {core[1]:+.2%} ({core[0]:+.2%} to {core[2]:+.2%})"
             f" | {'-' if row['case'] == 'idle' else request} |"
         )
+    print(f"\nA handler that does nothing, 100 Hz: {bare[0]:+.2%} ± {bare[1]:.2%} of one core")
 
 
 def _percent(value: float | None) -> str:
