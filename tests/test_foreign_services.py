@@ -22,4 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(800)]
 def test_a_mistake_of_a_service_is_named(service: str, fault: str, tmp_path: Path) -> None:
     folder = measure.tried(service, fault, tmp_path)
     assert folder is not None
+    found = measure.findings(folder / "found")
+    assert found["verdict"] == "cause_found"
+    assert found["findings"][0]["service"] == service
     assert rp.open(folder / f"{service}.ragprof").verify() == []

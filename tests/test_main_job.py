@@ -8,13 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import jsonschema
 import pytest
 from foreign import measure
 
 import ragprof as rp
 
-ROOT = Path(__file__).parent.parent
 BIN = Path(sys.prefix) / "bin"
 PRODUCTS = (
     "recording.ragprof",
@@ -46,16 +44,9 @@ def demo(out: Path, *words: str, seed: str = "1") -> str:
     return done.stdout
 
 
-def findings(out: Path) -> dict:
-    found = json.loads((out / "findings.json").read_text())
-    schema = ROOT / "ragprof" / "investigation" / "findings.schema.json"
-    jsonschema.validate(found, json.loads(schema.read_text()))
-    return found
-
-
 def is_named(out: Path) -> bool:
     """Whether the first finding is the truth; what it is instead is printed."""
-    found, truth = findings(out), json.loads((out / "truth.json").read_text())
+    found, truth = measure.findings(out), json.loads((out / "truth.json").read_text())
     first = found["findings"][0] if found["findings"] else None
     print(found["summary"], first)
     return (
@@ -71,7 +62,7 @@ def is_named(out: Path) -> bool:
 
 def is_silent(out: Path, said: str) -> bool:
     """Whether no cause is named, in the file and to the user."""
-    found = findings(out)
+    found = measure.findings(out)
     print(found["summary"])
     assert ("no cause found" in said.lower()) == (found["verdict"] == "no_cause_found")
     return found["verdict"] == "no_cause_found"

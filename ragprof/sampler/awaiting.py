@@ -151,7 +151,6 @@ class Suspended:
     """Walks the suspended tasks of a loop; a task that still waits on the same is not walked."""
 
     def __init__(self, stacks: StackTable, spans: SpanReader) -> None:
-        self.labelled = False  # whether a task of the last walk has a span
         self._stacks = stacks
         self._spans = spans
         self._seen: dict[int, _Seen] = {}
@@ -197,15 +196,12 @@ class Suspended:
         last, seen = self._seen, {}
         now = time.time_ns()
         prolonged = 0
-        self.labelled = False
         for task in tasks:
             known = last.get(id(task))
             before = known is not None and known.task() is task
             future = getattr(task, "_fut_waiter", None)
             if known is not None and before and future is not None and known.future() is future:
                 seen[id(task)] = known
-                if known.label is not UNKNOWN:
-                    self.labelled = True
                 if future.done():  # woken: it waits for its turn on the loop
                     keep(elapsed, known.stack, known.number, "", known.label)
                     continue
@@ -229,14 +225,17 @@ class Suspended:
                     self._wait(frames, future, innermost),
                     self._spans.in_context(task_context(task)),
                 )
-            if known.label is not UNKNOWN:
-                self.labelled = True
             known.flushes = flushes
             known.row = keep(
                 elapsed if before else fresh, known.stack, known.number, known.wait, known.label
             )
         self._seen = seen
         return prolonged
+
+    @property
+    def labelled(self) -> bool:
+        """Whether a task of the last walk has a span."""
+        return any(one.label is not UNKNOWN for one in self._seen.values())
 
     def forget(self) -> None:
         """Drop what was kept about tasks and stacks."""

@@ -30,7 +30,7 @@ ADAPT_SECONDS = 1.0
 LAG_SECONDS = 0.005  # shorter lags are told as the longest of a flush
 CHEAP_NS = 150_000  # wall time below which a handler's cost is not worth asking a CPU clock
 STILL_NS = 500_000  # CPU time between two looks that is no work: signals and our own callbacks
-KNOWN_NS = 50_000_000
+KNOWN_NS = 50_000_000  # how long it is taken for known whose call a select is
 REST_AFTER = 0.5  # seconds without work or a request in flight, then there are fewer looks
 REST_PERIOD = 0.05
 REST_ROUND = 0.2
@@ -250,10 +250,7 @@ class Sampler:
                 and now < self._known_until
                 and cpu - self._last_cpu < STILL_NS
             ):
-                if self._resting:
-                    self._rested_ns += now - self._last_tick - self._asked_ns
-                self._ticks += 1
-                self._last_tick = now
+                self._count(now)
                 spent = time.monotonic_ns() - now
                 self._last_cpu = cpu + spent
                 self._unpaid += spent

@@ -18,7 +18,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import jsonschema
+
 FOLDER = Path(__file__).parent
+SCHEMA = FOLDER.parent.parent / "ragprof" / "investigation" / "findings.schema.json"
 sys.path.insert(0, str(FOLDER.parent))
 
 from foreign.services import BIN, NOTHING, SERVICES, Mistake, record  # noqa: E402
@@ -49,6 +52,13 @@ HEAD = """\
 |---|---|---|---|---|---|---|"""
 
 
+def findings(folder: Path) -> dict:
+    """What an investigation left in a folder, checked against the schema."""
+    found: dict = json.loads((folder / "findings.json").read_text())
+    jsonschema.validate(found, json.loads(SCHEMA.read_text()))
+    return found
+
+
 def investigate(recording: Path, folder: Path) -> dict:
     subprocess.run(
         [str(BIN / "ragprof"), "investigate", str(recording), "--out", str(folder)],
@@ -56,7 +66,7 @@ def investigate(recording: Path, folder: Path) -> dict:
         timeout=300,
         stdout=subprocess.DEVNULL,
     )
-    return json.loads((folder / "findings.json").read_text())
+    return findings(folder)
 
 
 def demo_with(fault: str, folder: Path, seed: int) -> Path:
