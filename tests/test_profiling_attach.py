@@ -188,6 +188,38 @@ def test_a_process_that_ends_early_leaves_what_there_is() -> None:
     assert any("ended after" in note for note in prof.notes)
 
 
+HOLDER = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+pid = int(sys.argv[1])
+PTRACE_ATTACH = 16
+assert libc.ptrace(PTRACE_ATTACH, pid, None, None) == 0, os.strerror(ctypes.get_errno())
+os.waitpid(pid, 0x40000000)  # __WALL
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ptrace's requests by Linux's numbers")
+def test_a_process_held_still_for_ever_is_seen_and_one_that_runs_is_not(target: int) -> None:
+    """As one that was killed just when py-spy took hold of it: neither would ever end."""
+    held = pyspy._Held(target)
+    looks = [held.still(time.monotonic()) for _ in range(30) if not time.sleep(0.1)]
+    assert not any(looks)
+    command = [sys.executable, "-c", HOLDER, str(target)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert not held.still(time.monotonic())
+        deadline = time.monotonic() + 30
+        while not held.still(time.monotonic()):
+            assert time.monotonic() < deadline, "not seen"
+            time.sleep(0.1)
+    finally:
+        holder.communicate()
+
+
 def test_what_cannot_be_attached_to_is_explained() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()

@@ -31,6 +31,8 @@ GRACE = 10.0
 """Seconds that py-spy gets to write its file after it was told to stop."""
 START = 60.0
 """Seconds that py-spy gets to find its way into the process."""
+FROZEN = 2.0
+"""Seconds that a process may be held still at one point before py-spy is made to let it go."""
 
 Progress = Callable[[float, float], None]
 """Called with the seconds that have passed and those asked for."""
@@ -83,7 +85,7 @@ def record(
             "--duration", str(math.ceil(seconds) + 1), *options.words(),
         ]  # fmt: skip
         began = time.monotonic()
-        said, cut = _run(command, seconds, progress)
+        said, cut = _run(command, pid, seconds, progress)
         took = time.monotonic() - began
         if not out.exists():
             if cut and not permissions.is_refusal(said):
@@ -102,8 +104,11 @@ def record(
     return profile.named(profile.name, *notes), cut
 
 
-def _run(command: Sequence[str], seconds: float, progress: Progress | None) -> tuple[str, bool]:
+def _run(
+    command: Sequence[str], pid: int, seconds: float, progress: Progress | None
+) -> tuple[str, bool]:
     """Run py-spy until it is done, the time is up, or Ctrl-C; returns what it said."""
+    held = _Held(pid)
     # Its words go into a file, so that a full pipe never stops it.
     with tempfile.TemporaryFile() as words:
         process = subprocess.Popen(
@@ -119,7 +124,7 @@ def _run(command: Sequence[str], seconds: float, progress: Progress | None) -> t
                     began = now
                 if progress:
                     progress(min(now - began, seconds), seconds)
-                if now - began >= seconds or now - started >= seconds + START:
+                if now - began >= seconds or now - started >= seconds + START or held.still(now):
                     process.send_signal(signal.SIGINT)
                     break
                 time.sleep(0.05)
@@ -130,6 +135,37 @@ def _run(command: Sequence[str], seconds: float, progress: Progress | None) -> t
             _end(process)
         words.seek(0)
         return words.read().decode("utf-8", "replace"), cut
+
+
+class _Held:
+    """Whether a process stands still under py-spy.
+
+    One that is killed just while py-spy takes hold of it stops at its exit. py-spy can neither
+    seize it again nor see it end, so both wait for ever (remoteprocess, pull request 106); when
+    py-spy goes, the process ends.
+    """
+
+    def __init__(self, pid: int) -> None:
+        import psutil
+
+        self._process: psutil.Process | None = None
+        with contextlib.suppress(psutil.Error):
+            self._process = psutil.Process(pid)
+        self._switches, self._since = -1, time.monotonic()
+
+    def still(self, now: float) -> bool:
+        import psutil
+
+        if self._process is None:
+            return False
+        try:
+            traced = self._process.status() == psutil.STATUS_TRACING_STOP
+            switches = sum(self._process.num_ctx_switches())
+        except psutil.Error:
+            return False
+        if not traced or switches != self._switches:
+            self._switches, self._since = switches, now
+        return now - self._since >= FROZEN
 
 
 def _began(words: int) -> bool:
