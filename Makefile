@@ -19,8 +19,8 @@ test: .venv/dev.stamp ## install what the tests need and run all of them
 	tests/system_packages.sh
 	tests/backends/install.sh
 	tests/profiles/install.sh
-	$(BIN)/pytest -n 2 --dist loadfile -m "not e2e"
-	$(BIN)/pytest -m "e2e and not live"
+	tests/run.sh $(BIN)/pytest -m "not e2e" -- -n 2 --dist loadfile
+	tests/run.sh $(BIN)/pytest -m "e2e and not live"
 	tests/other_pythons.sh
 
 test-live: .venv/dev.stamp ## the demo observed by all real servers at once: capture equals recording

@@ -23,5 +23,5 @@ for version in 3.11 3.12 3.13; do
     touch "$stamp"
   fi
   echo "== Python $version"
-  "$environment/bin/pytest" -n 2 --dist loadfile -m every_python
+  tests/run.sh "$environment/bin/pytest" -m every_python -- -n 2 --dist loadfile
 done
