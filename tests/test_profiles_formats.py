@@ -208,6 +208,12 @@ def test_speedscope_carries_stacks_files_and_every_weight(profile: Profile) -> N
     assert back.name == profile.name or not profile.name
 
 
+def test_a_function_may_be_called_as_another_exporter_calls_its_callers_time() -> None:
+    """pyinstrument's name for it is special in pyinstrument's files only."""
+    (profile,) = profiles_of(Content(b"[self] 3\nmain;[self] 4\n"), format="collapsed")
+    assert same.rows(again(profile, "speedscope")) == same.rows(profile)
+
+
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(same.profiles())
 def test_chrome_carries_stacks_threads_and_labels(profile: Profile) -> None:

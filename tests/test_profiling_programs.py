@@ -149,10 +149,10 @@ def test_an_interrupted_program_leaves_its_profile(tmp_path: Path, engine: str) 
 def test_a_killed_program_loses_little(tmp_path: Path) -> None:
     profile, code, _ = run(tmp_path, "burn(3)\nos.kill(os.getpid(), 9)\n")
     assert code == 128 + 9
-    assert profile.total() > 1e9
+    assert profile.total() > 2.3e9
     told = re.search(r"sampled for ([\d.]+) s", " ".join(profile.notes))
     assert told is not None
-    assert 0.5 < float(told[1]) * 1e9 / profile.total() < 1.1  # of the whole, not of a part
+    assert float(told[1]) > 0.9 * profile.total() / 1e9  # of the whole, not of a part
 
 
 def test_json_goes_to_stdout_and_the_programs_output_to_stderr(tmp_path: Path) -> None:

@@ -59,8 +59,7 @@ def read(content: Content) -> list[Profile]:
         raise ProfileError(content.json_fault or "there is no JSON object.")
     shared = fields.field(document, "shared", dict)
     exporter = fields.text(document, "exporter")
-    by_pyspy = exporter.startswith("py-spy")
-    frames = _frames(fields.field(shared, "frames", list, "shared"), by_pyspy)
+    frames = _frames(fields.field(shared, "frames", list, "shared"), exporter)
     entries = fields.field(document, "profiles", list)
     profiles: list[Profile] = []
     last: Any = None
@@ -83,14 +82,19 @@ class _Frames:
     kept: NDArray[np.bool_]
 
 
-def _frames(entries: list[Any], by_pyspy: bool) -> _Frames:
+def _frames(entries: list[Any], exporter: str) -> _Frames:
+    by_pyspy = exporter.startswith("py-spy")
+    by_pyinstrument = exporter.startswith("pyinstrument")
     frames, ran, kept = [], [], []
     for index, entry in enumerate(entries):
         name = fields.field(entry, "name", str, f"shared.frames[{index}]")
         line = max(0, fields.whole(entry, "line"))
         frames.append(places.frame(name, fields.text(entry, "file"), 0 if by_pyspy else line))
         ran.append(line if by_pyspy else 0)
-        kept.append(name != _SELF and not (by_pyspy and pyspy_names.is_origin(name)))
+        kept.append(
+            not (by_pyspy and pyspy_names.is_origin(name))
+            and not (by_pyinstrument and name == _SELF)
+        )
     return _Frames(frames, np.array(ran, dtype=np.int64), np.array(kept, dtype=bool))
 
 
