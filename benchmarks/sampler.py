@@ -5,8 +5,9 @@
 Each request has a span of its own and runs the function of its slot, so the stack tells which
 labels are right: those of the requests of this slot. Runs with and without the sampler alternate;
 the cost is the difference of CPU seconds per request with a 95 % interval over the pairs
-(Student's t), also as a share of one core. All at the default rate and budget. Effective rate:
-without the ticks that coalesced or that the host had no CPU for; `delivered` counts those as lost.
+(Student's t), also as a share of one core. All at the default rate and budget. Rates are by CPU
+seconds of the process; the effective one leaves out ticks that coalesced, `delivered` does not.
+`looks` are all that were taken, by wall second.
 The last line is the least that any such sampler costs on this machine at this moment: an idle loop
 interrupted a hundred times a second by a handler that does nothing.
 """
@@ -85,7 +86,7 @@ async def main():
 asyncio.run(main())
 """
 
-RATES = ("effective_hz", "delivered_hz", "starved_hz", "round_hz")
+RATES = ("effective_hz", "delivered_hz", "looks_hz", "round_hz")
 CASES = [("loop", 1), ("loop", 20), ("loop", 200), ("anyio", 8), ("idle", 0)]
 
 
@@ -128,7 +129,7 @@ def run_once(how: str, concurrency: int, seconds: float, sampled: bool) -> dict[
             "effective_hz": file.stats["effective_hz"],
             "delivered_hz": file.stats["delivered_hz"],
             "round_hz": file.stats["round_hz"],
-            "starved_hz": file.stats["starved"] / file.stats["elapsed_seconds"],
+            "looks_hz": file.stats["looks"] / file.stats["elapsed_seconds"],
             "own_cost": file.stats["cost_seconds"] / file.stats["elapsed_seconds"],
         }
 
@@ -233,7 +234,7 @@ def main() -> None:
         f" {arguments.rounds} pairs of {arguments.seconds:g} s"
     )
     print(
-        "| case | right of given | labelled of running | Hz asked, effective, delivered, starved"
+        "| case | right of given | labelled of running | Hz asked, effective, delivered, looks"
         " | rounds Hz | own cost, of one core | added CPU, of one core | added CPU of a request |"
     )
     print("|---|---|---|---|---|---|---|---|")

@@ -109,7 +109,12 @@ SERIES = pa.schema(
 SAMPLES = pa.schema(
     [
         _field("time", NS, "when the stack was seen", "ns since 1970, UTC"),
-        _field("weight_ns", pa.int64(), "wall time that the sample stands for", "ns"),
+        _field(
+            "weight_ns",
+            pa.int64(),
+            "time that the sample stands for: CPU time of running code, else wall time",
+            "ns",
+        ),
         _field("stack_id", pa.int64(), "row of the stacks dictionary"),
         _field("service", TEXT, "service of the process"),
         _field("process", pa.int64(), "process id"),

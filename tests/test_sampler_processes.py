@@ -238,8 +238,8 @@ def test_stats_tell_rates_and_cost(tmp_path: Path) -> None:
     assert stats["unsampled_threads"] == 0
 
 
-def test_looks_are_fewer_while_nothing_goes_on(tmp_path: Path) -> None:
-    """An idle loop rests; work after it is sampled at the rate asked, with all of its time."""
+def test_looks_are_few_while_nothing_goes_on(tmp_path: Path) -> None:
+    """An idle loop uses no CPU, so its clock stands still; work is sampled at the rate asked."""
     source = """
 async def working():
     for _ in range(50):
@@ -251,28 +251,52 @@ async def main():
 asyncio.run(main())
 """
     file = sampled(tmp_path, "import asyncio" + source, RAGPROF_SAMPLER_BUDGET="0.2")
-    assert file.stats["rested"] > 100
-    assert file.stats["delivered_hz"] < 70
-    assert file.stats["effective_hz"] > 80
-    # Half a second of CPU takes longer on a busy machine, and the first look stands for the rest.
-    worked = file.stats["elapsed_seconds"] - 3
-    assert 0.3 < file.seconds("working", "running") < worked + 0.1
+    assert file.stats["clock"] == "cpu"
+    assert file.stats["looks"] < 20 * file.stats["elapsed_seconds"] + 200
+    assert file.stats["effective_hz"] > 90
+    assert 0.4 < file.seconds("working", "running") < 0.6  # its CPU time, however busy the machine
     assert len([sample for sample in file.of("working") if sample.state == "running"]) > 25
 
 
-def test_a_request_in_flight_allows_no_rest(tmp_path: Path) -> None:
+def test_running_samples_weigh_the_cpu_time_of_their_functions(tmp_path: Path) -> None:
+    """Also of pieces much shorter than a tick, between waits."""
     source = """
 import asyncio
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-trace.set_tracer_provider(TracerProvider())
+def heavy(): burn(0.003)
+def light(): burn(0.001)
+async def client():
+    for _ in range(60):
+        heavy()
+        await asyncio.sleep(0.004)
+        light()
+        await asyncio.sleep(0.003)
 async def main():
-    with trace.get_tracer("t").start_as_current_span("waits"):
-        await asyncio.create_task(asyncio.sleep(2))
+    await asyncio.gather(*(client() for _ in range(8)))
 asyncio.run(main())
 """
     file = sampled(tmp_path, source, RAGPROF_SAMPLER_BUDGET="0.2")
-    assert file.stats["rested"] < 20
+    heavy, light = (file.seconds(name, "running") for name in ("heavy", "light"))
+    assert 1.1 < heavy < 1.8
+    assert 0.25 < light < 0.8
+
+
+@pytest.mark.parametrize("take", ["signal(signal.SIGPROF, print)", "setitimer(2, 1000.0)"])
+def test_without_the_timer_of_cpu_time_wall_time_ticks(tmp_path: Path, take: str) -> None:
+    source = f"""
+import signal
+burn(0.1)
+signal.{take}
+def after(): burn(0.3)
+def waiting(): time.sleep(0.3)
+after()
+waiting()
+"""
+    stats = sampled(tmp_path, source)
+    assert stats.stats["clock"] == "wall"
+    assert stats.stats["disabled"] == ""
+    assert stats.seconds("after", "running") > 0.2
+    assert len(stats.of("waiting")) > 0
+    assert stats.stats["looks"] > 40
 
 
 def test_it_loads_without_asyncio_and_without_its_parent_package(tmp_path: Path) -> None:
@@ -297,7 +321,8 @@ working()
 stop()
 import signal
 assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
-assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+assert signal.getsignal(signal.SIGPROF) == signal.SIG_DFL
+assert signal.getitimer(signal.ITIMER_REAL) == signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
 assert not hasattr(signal.signal, "__wrapped__")
 """
     clean = {k: v for k, v in os.environ.items() if not k.startswith("RAGPROF_")}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 ROUND_SECONDS = 0.05  # suspended tasks and worker threads, when the budget allows
-SLOWEST_ROUND = 2.0
+SLOWEST_ROUND = 3.0
 SLOWEST_TICK = 0.2
+AIM = 0.75  # the share of the budget that rounds fill up to: the rest is what they cannot foresee
 TICKS = 0.85  # the share of the budget that ticks may take when the rounds need theirs
 SETTLED_SECONDS = 2.0  # imports make every stack a new one: no reason to tick less later
 
@@ -43,7 +44,7 @@ class Budget:
         self._round_cost = seconds if begins else self._round_cost + seconds
         # What was overspent so far is paid back within ten seconds, as far as rounds can.
         debt = max(self.total - self.setup - self.share * self._age, 0.0) / 10
-        room = max(self.share - self._tick_share - debt, self.share * (1 - TICKS) / 2)
+        room = max(self.share * AIM - self._tick_share - debt, self.share * (1 - TICKS) / 2)
         wanted = self._round_cost / room if room > 0 else SLOWEST_ROUND
         fastest = max(ROUND_SECONDS, self.asked_period)
         self.round_period = min(max(wanted, fastest), SLOWEST_ROUND)

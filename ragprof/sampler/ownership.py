@@ -1,7 +1,8 @@
-"""The interval timer in somebody else's process: take it politely, give it back in time.
+"""The interval timers in somebody else's process: take them politely, give them back in time.
 
 An armed timer survives `exec` while its handler does not, and the new program dies of it. A timer
-does not survive `fork`. Somebody else's SIGALRM or ITIMER_REAL has precedence over ours.
+does not survive `fork`. Somebody else's signals and timers have precedence over ours: without
+ITIMER_REAL there is no sampling, without ITIMER_PROF it goes by wall time alone.
 """
 
 from __future__ import annotations
@@ -19,70 +20,98 @@ from typing import Any
 Handler = Callable[[int, FrameType | None], None]
 
 
-class Timer:
-    """ITIMER_REAL and SIGALRM, as long as nobody else wants them.
+class Timers:
+    """ITIMER_REAL with SIGALRM and, by CPU time, ITIMER_PROF with SIGPROF, while nobody wants them.
 
-    `on_stolen(reason)` is called just before somebody else takes them over, `on_exec()` before the
-    process becomes another program and `on_fork()` in a forked child that goes on as Python.
+    `on_stolen(reason)` is called just before somebody else takes the first, `on_cpu_stolen()` the
+    second; `on_exec()` before the process becomes another program, and `on_fork()` in a forked
+    child that goes on as Python. `by_cpu`: whether ITIMER_PROF is ours.
     """
 
     def __init__(
         self,
         handler: Handler,
         on_stolen: Callable[[str], None],
+        on_cpu_stolen: Callable[[], None],
         on_exec: Callable[[], None],
         on_fork: Callable[[], None],
     ) -> None:
         self._handler = handler
         self._on_stolen = on_stolen
+        self._on_cpu_stolen = on_cpu_stolen
         self._on_exec = on_exec
         self._on_fork = on_fork
-        self.armed = False
-        self._period = 0.01
+        self.by_cpu = False
+        self._armed: dict[int, float] = {}  # timer -> period, as long as it runs
+        self._paused: dict[int, float] = {}  # what ran before an exec, for when that fails
         self._owned = False
         self._forking = 0
         self._undo: list[Callable[[], None]] = []
 
-    def take(self) -> str:
+    def take(self, by_cpu: bool) -> str:
         """Install the handler; returns why that is not possible, or "" when it is done."""
         if threading.current_thread() is not threading.main_thread():
             return "started outside the main thread"
         if not hasattr(signal, "setitimer"):
             return "this system has no interval timer"
-        if signal.getsignal(signal.SIGALRM) not in (signal.SIG_DFL, signal.SIG_IGN):
-            return "SIGALRM has another owner"
-        if signal.getitimer(signal.ITIMER_REAL) != (0.0, 0.0):
-            return "ITIMER_REAL has another owner"
-        signal.signal(signal.SIGALRM, self._handler)
-        # System calls of libraries that do not expect EINTR are restarted.
-        signal.siginterrupt(signal.SIGALRM, False)
+        if owner := _owner("SIGALRM", "ITIMER_REAL"):
+            return owner
+        self._install(signal.SIGALRM)
+        self.by_cpu = by_cpu and not _owner("SIGPROF", "ITIMER_PROF")
+        if self.by_cpu:
+            self._install(signal.SIGPROF)
         self._owned = True
         self._wrap_signal_module()
         _watch(self)
         return ""
 
+    def _install(self, signalnum: int) -> None:
+        signal.signal(signalnum, self._handler)
+        # System calls of libraries that do not expect EINTR are restarted.
+        signal.siginterrupt(signalnum, False)
+
     def arm(self, period: float, first: float = 0.0) -> None:
         """Ask for a signal every `period` seconds, the first after `first` seconds if given."""
+        self._arm(signal.ITIMER_REAL, period, first)
+
+    def arm_cpu(self, period: float) -> None:
+        """Ask for a signal every `period` seconds of the process's CPU time."""
+        if self.by_cpu:
+            self._arm(signal.ITIMER_PROF, period)
+
+    def _arm(self, which: int, period: float, first: float = 0.0) -> None:
         if self._owned:
-            self.armed = True
-            self._period = period
-            self._setitimer(signal.ITIMER_REAL, first or period, period)
+            self._armed[which] = period
+            self._setitimer(which, first or period, period)
 
     def disarm(self) -> None:
-        if self.armed:
-            self.armed = False
-            self._setitimer(signal.ITIMER_REAL, 0.0, 0.0)
+        for which in list(self._armed):
+            self._setitimer(which, 0.0, 0.0)
+        self._armed.clear()
+
+    def resume(self) -> None:
+        """Arm again what an `exec` that failed had disarmed."""
+        for which, period in self._paused.items():
+            self._arm(which, period)
 
     def release(self) -> None:
-        """Give signal and timer back."""
+        """Give signals and timers back."""
         if not self._owned:
             return
         self.disarm()
         self._owned = False
         while self._undo:
             self._undo.pop()()
-        if signal.getsignal(signal.SIGALRM) == self._handler:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        for signalnum in (signal.SIGALRM, signal.SIGPROF):
+            if signal.getsignal(signalnum) == self._handler:
+                signal.signal(signalnum, signal.SIG_DFL)
+
+    def _release_cpu(self) -> None:
+        if self._owned and self.by_cpu:
+            self.by_cpu = False
+            if self._armed.pop(signal.ITIMER_PROF, 0.0):
+                self._setitimer(signal.ITIMER_PROF, 0.0, 0.0)
+            self._on_cpu_stolen()
 
     def _stolen(self, reason: str) -> None:
         if self._owned:
@@ -97,14 +126,19 @@ class Timer:
 
         @functools.wraps(set_handler)
         def observed_signal(signalnum: Any, handler: Any) -> Any:
-            if signalnum == signal.SIGALRM and threading.get_ident() == _main_ident():
-                timer._stolen("the application has taken SIGALRM")
+            if threading.get_ident() == _main_ident():
+                if signalnum == signal.SIGALRM:
+                    timer._stolen("the application has taken SIGALRM")
+                elif signalnum == signal.SIGPROF:
+                    timer._release_cpu()
             return set_handler(signalnum, handler)
 
         @functools.wraps(set_timer)
         def observed_setitimer(which: Any, *values: Any) -> Any:
             if which == signal.ITIMER_REAL:
                 timer._stolen("the application has taken ITIMER_REAL")
+            elif which == signal.ITIMER_PROF:
+                timer._release_cpu()
             return set_timer(which, *values)
 
         @functools.wraps(alarm)
@@ -131,11 +165,12 @@ class Timer:
         """The process becomes another program, unless that fails."""
         if self._owned:
             self._on_exec()
+            self._paused = dict(self._armed)
             self.disarm()
 
     def in_child(self) -> None:
         """A forked child; one that C code forked will only become another program."""
-        self.armed = False
+        self._armed.clear()
         if not self._owned:
             return
         if self._forking == threading.get_ident():
@@ -145,11 +180,20 @@ class Timer:
             self._owned = False  # what is left of the wrappers does nothing any more
 
 
-_timer: Timer | None = None
+_timer: Timers | None = None
 _watching = False
 
 
-def _watch(timer: Timer) -> None:
+def _owner(signal_name: str, timer_name: str) -> str:
+    """What says that a signal or its timer is somebody else's, or ""."""
+    if signal.getsignal(getattr(signal, signal_name)) not in (signal.SIG_DFL, signal.SIG_IGN):
+        return f"{signal_name} has another owner"
+    if signal.getitimer(getattr(signal, timer_name)) != (0.0, 0.0):
+        return f"{timer_name} has another owner"
+    return ""
+
+
+def _watch(timer: Timers) -> None:
     """Audit hooks and fork hooks cannot be removed: one set of them, for the present timer."""
     global _timer, _watching
     _timer = timer
@@ -186,7 +230,7 @@ def _rearming(execute: Any) -> Any:
             return execute(*args, **kwargs)
         finally:
             if _timer is not None:
-                _timer.arm(_timer._period)
+                _timer.resume()
 
     return observed
 

@@ -1,10 +1,18 @@
-"""The sampler of one process: a timer whose handler looks at what the main thread is doing."""
+"""The sampler of one process: timers whose handler looks at what the main thread is doing.
+
+Two clocks tick. The process's CPU time, at the rate asked: such a look sees what runs, and its
+sample weighs the CPU time that the thread used since the last one. Wall time, at the second rate:
+such a look sees what the thread waits in, and its sample weighs the wall time since the last one.
+Above `FINEST_CPU_HZ`, or where ITIMER_PROF is somebody else's, wall time alone ticks, at the rate
+asked, and every look sees both.
+"""
 
 from __future__ import annotations
 
 import atexit
 import concurrent.futures.thread  # noqa: F401  # wrapped before it is first used
 import os
+import signal
 import sys
 import threading
 import time
@@ -13,12 +21,13 @@ from typing import Any
 
 from .awaiting import Suspended
 from .blocking import Blocking
-from .budget import Budget
+from .budget import ROUND_SECONDS, Budget
 from .clocks import thread_cpu_ns
 from .lockwaits import LockWaits
 from .loops import Loops
-from .ownership import Timer
+from .ownership import Timers
 from .pauses import Pauses, Point
+from .rates import Rates
 from .sinks import Line, Sink, Sinks
 from .spans import UNKNOWN, Label, SpanReader
 from .spool import Spool
@@ -30,10 +39,11 @@ ADAPT_SECONDS = 1.0
 LAG_SECONDS = 0.005  # shorter lags are told as the longest of a flush
 CHEAP_NS = 150_000  # wall time below which a handler's cost is not worth asking a CPU clock
 STILL_NS = 500_000  # CPU time between two looks that is no work: signals and our own callbacks
+LATE_NS = 15_000_000  # a tick of wall time that comes so much later was held up
 KNOWN_NS = 50_000_000  # how long it is taken for known whose call a select is
-REST_AFTER = 0.5  # seconds without work or a request in flight, then there are fewer looks
-REST_PERIOD = 0.05
+REST_AFTER = 0.5  # seconds without work or a request in flight, then there are fewer rounds
 REST_ROUND = 0.2
+FINEST_CPU_HZ = 100.0  # the kernel looks at CPU timers every 1 to 10 ms (CONFIG_HZ)
 LOOKS = 20  # ticks in which modules that were begun to be imported should be complete
 MAX_ROWS = 20_000  # kept in memory when the disk does not take them
 
@@ -62,9 +72,10 @@ class Sampler:
     def __init__(self, spool: str, hz: float = 100.0, budget: float = 0.01) -> None:
         self._folder = spool
         self._hz = min(max(hz, 1.0), 1000.0)
-        self._asked_ns = int(1e9 / self._hz)
         self._share = budget
-        self._timer = Timer(self._tick, self._stolen, self._before_exec, self._after_fork)
+        self._timers = Timers(
+            self._tick, self._stolen, self._cpu_stolen, self._before_exec, self._after_fork
+        )
         self._spans = SpanReader()
         self._stacks = StackTable()
         self._loops = Loops()
@@ -89,24 +100,21 @@ class Sampler:
         self._rows: list[list[Any]] = []
         self._open_rows: dict[tuple[Any, ...], list[Any]] = {}  # waits, prolonged until stored
         self._points: list[Point] = []
-        self._ticks = 0
         self._samples = 0
-        self._coalesced = 0.0  # missed in a call of C code or a wait: the next carries the time
-        self._starved = 0.0  # missed while the thread neither used a CPU nor waited
-        self._rested_ns = 0  # without a look, as nothing went on
         self._lost = 0
         self._torn = 0
         self._unsampled: set[int] = set()
         now = time.monotonic_ns()
-        self._started = self._last_tick = self._last_round = now
+        self._last_look = self._last_wall = self._last_round = now
         self._last_walk = self._last_adapt = now
         self._next_round = self._next_flush = now
         self._last_cpu = time.thread_time_ns()
         self._last_place = (0, 0)
         self._threads: dict[int, tuple[int, int, int]] = {}  # CPU time and place, at last look
-        self._last_process_cpu = self._tick_cpu = time.process_time_ns()
-        self._tick_cpu_at = self._busy_at = now
+        self._last_process_cpu = time.process_time_ns()
         self._last_main_cpu = self._last_cpu
+        self._busy_at = now
+        self._unseen = 0  # ns of CPU time of the main thread that no sample stands for yet
         self._idle_frame = 0  # the loop's own, if it was idle at the last look
         self._idle_code: CodeType | None = None
         self._known_until = 0  # until when a frame of that code is taken for the loop's own
@@ -118,6 +126,7 @@ class Sampler:
         self._longest_lag = 0.0
         self._flushes = 1
         self._period = self._budget.tick_period
+        self._rates = Rates(self._hz, self._timers.by_cpu)
         self._modules = self._modules_seen = 0
         self._looks = 0
         self._complete = False
@@ -128,7 +137,7 @@ class Sampler:
             return True
         try:
             self._open()
-            self.disabled = self._timer.take()
+            self.disabled = self._timers.take(by_cpu=self._hz <= FINEST_CPU_HZ)
             if self.disabled:
                 self._flush(final=True)
                 return False
@@ -139,9 +148,9 @@ class Sampler:
             self._blocking.skip(self._lockwaits.codes)
             self.running = True
             atexit.register(self.stop)
-            self._last_tick = time.monotonic_ns()
+            self._last_look = self._last_wall = time.monotonic_ns()
             self._last_cpu = time.thread_time_ns()
-            self._timer.arm(self._budget.tick_period)
+            self._arm()
         except Exception as error:  # noqa: BLE001  # the application goes on without us
             self._fail(error)
             return False
@@ -200,7 +209,7 @@ class Sampler:
         self.running = False
         self.disabled = self.disabled or reason
         self._lockwaits.unwrap()
-        self._timer.release()
+        self._timers.release()
         self._pauses.stop()
         self._workers.unwrap()
         atexit.unregister(self.stop)
@@ -228,20 +237,32 @@ class Sampler:
             self._end(f"{type(error).__name__}: {error}")
         except Exception:  # noqa: BLE001  # nothing that goes wrong here is the application's
             self.running = False
-            self._timer.disarm()
+            self._timers.disarm()
 
-    # What the timer calls.
+    def _arm(self) -> None:
+        """Both clocks, at their present periods."""
+        by_cpu = self._timers.by_cpu
+        self._wall_period = max(ROUND_SECONDS, self._period) if by_cpu else self._period
+        self._rates.begin(by_cpu, self._period)
+        self._timers.arm_cpu(self._period)
+        self._timers.arm(self._wall_period)
+
+    # What the timers call.
 
     def _tick(self, signum: int, frame: FrameType | None) -> None:
         if not self.running or frame is None:
             return
+        by_cpu = signum != signal.SIGALRM
         if self._busy:  # it came while the tasks are walked: once more, soon
-            self._timer.arm(self._period, 0.001)
+            if not by_cpu:
+                self._timers.arm(self._wall_period, 0.001)
             return
         self._busy = True
         now = time.monotonic_ns()
         cpu = time.thread_time_ns()
         try:
+            self._rates.looks += 1
+            self._rates.cpu_looks += by_cpu
             # What a look touches first has left the caches: one that would see what the last one
             # saw ends here.
             if (
@@ -250,26 +271,26 @@ class Sampler:
                 and now < self._known_until
                 and cpu - self._last_cpu < STILL_NS
             ):
-                self._count(now)
+                self._last_look = now
+                if not by_cpu:
+                    self._last_wall = now
                 spent = time.monotonic_ns() - now
                 self._last_cpu = cpu + spent
                 self._unpaid += spent
                 return
             if not self._complete:
                 self._look_soon()
-            self._observe_main(frame, now, cpu)
+            self._observe_main(frame, now, cpu, by_cpu)
             # Wall time is never less than CPU time, and is asked for free.
             spent = time.monotonic_ns() - now
             if spent > CHEAP_NS:
                 spent = time.thread_time_ns() - cpu
-            self._last_cpu = cpu + spent
+            self._last_cpu += spent
             self._unpaid += spent
             if now >= self._next_round:
                 self._round(now)
             if now >= self._next_flush:
                 self._keep_up()
-            if self._resting != (now - self._busy_at > REST_AFTER * 1e9):
-                self._pace(now)
         except Exception as error:
             if _is_foreign(error):
                 raise
@@ -277,59 +298,53 @@ class Sampler:
         finally:
             self._busy = False
 
-    def _count(self, now: int) -> int:
-        """Count a look; returns the ns since the last one."""
-        elapsed = now - self._last_tick
-        self._last_tick = now
-        self._ticks += 1
-        if self._resting:
-            self._rested_ns += elapsed - self._asked_ns
-        return elapsed
+    def _observe_main(self, frame: FrameType, now: int, cpu: int, by_cpu: bool) -> None:
+        """One look at the main thread.
 
-    def _pace(self, now: int) -> None:
-        """Look less often once nothing goes on for a while, and as asked as soon as it does.
-
-        A sample weighs the time since the last look, so what the first look finds after a rest
-        stands for what was not looked at.
+        Time since the last look is taken by the clock that it belongs to: what ran by a tick of
+        CPU time, what waited by one of wall time.
         """
-        self._resting = now - self._busy_at > REST_AFTER * 1e9
-        if not self._resting:
-            self._next_round = self._last_round + int(self._budget.round_period * 1e9)
-        period = self._budget.tick_period
-        self._period = max(period, REST_PERIOD) if self._resting else period
-        self._timer.arm(self._period)
-
-    def _observe_main(self, frame: FrameType, now: int, cpu: int) -> None:
-        elapsed = self._count(now)
-        used = cpu - self._last_cpu
+        elapsed, used = now - self._last_look, cpu - self._last_cpu
+        passed, late = 0, False
+        if not by_cpu:
+            passed, self._last_wall = now - self._last_wall, now
+            late = passed > self._wall_period * 1e9 + LATE_NS
         loops = self._loops
         loop = loops.running()
         if loop is not self._loop:
             self._loop, loops.frame, self._asked_walk = loop, 0, 0
-        late = elapsed * 2 > self._period * 3e9 and not self._resting
-        ran = used / elapsed
-        if len(threading._active) > 1:  # type: ignore[attr-defined]
-            process, self._tick_cpu = self._tick_cpu, time.process_time_ns()
-            at, self._tick_cpu_at = self._tick_cpu_at, now
-            ran = (self._tick_cpu - process) / (now - at)
+        alone = len(threading._active) == 1  # type: ignore[attr-defined]
         if used >= STILL_NS:
             self._busy_at = now
-        if loop is not None and used * 2 < elapsed and self._is_idle(frame, loop, now):
-            if late:
-                self._lose(elapsed, ran, waited=False)
+        if loop is not None and (by_cpu or used * 2 < elapsed) and self._is_idle(frame, loop, now):
+            self._take(now, cpu, used)
+            if by_cpu and alone:
+                self._unseen = 0  # the loop's own, which is not recorded
             self._idle_frame = id(frame)
             return  # the loop has nothing to do
         self._idle_frame = 0
         self._busy_at = now
+        if self._resting:
+            self._resting = False
+            self._next_round = self._last_round + int(self._budget.round_period * 1e9)
         place, self._last_place = self._last_place, (id(frame), frame.f_lasti)
-        state, wait = self._state(frame, used, elapsed, place == self._last_place)
-        if late:
-            self._lose(elapsed, ran, state == "waiting")
+        if by_cpu and alone:
+            state, wait = "running", ""  # nobody else can have made this clock tick
+        else:
+            stayed = place == self._last_place
+            state, wait = self._state(frame, used, elapsed, stayed, late)
+        running = state == "running"
+        if self._timers.by_cpu and running is not by_cpu:
+            return  # the other clock's
+        self._take(now, cpu, used)
+        weight = passed
+        if by_cpu:
+            weight, self._unseen = self._unseen, 0
         if wait == "gil":
             self._points.append([time.time_ns(), "python.gil.wait", (elapsed - used) / 1e9, {}])
         task = loops.current_task(loop) if loop is not None else None
         self._add(
-            elapsed,
+            weight,
             self._stacks.of_frame(frame, loops.boundary, loops.frame),
             self._main,
             self._suspended.number(task) if task is not None else 0,
@@ -337,6 +352,10 @@ class Sampler:
             wait,
             self._spans.current(),
         )
+
+    def _take(self, now: int, cpu: int, used: int) -> None:
+        self._unseen += used
+        self._last_look, self._last_cpu = now, cpu
 
     def _is_idle(self, frame: FrameType, loop: Any, now: int) -> bool:
         """Whether the loop itself has the thread; asking whose call a select is, is dear."""
@@ -349,20 +368,9 @@ class Sampler:
         self._known_until = min(self._next_round, self._next_flush, now + KNOWN_NS)
         return True
 
-    def _lose(self, elapsed: int, ran: float, waited: bool) -> None:
-        """Ticks did not come: their signals coalesced, or no CPU was free.
-
-        Python code that has the CPU serves a signal at once. Signals coalesce while the thread is
-        in C code, waits, or waits for the interpreter that other threads have: then the process
-        used the CPU (`ran`, a share of the time). The time that it did not use, nor was seen to
-        wait in, is the host's.
-        """
-        lost = elapsed / 1e9 / self._period - 1
-        share = 1.0 if waited else min(ran, 1.0)
-        self._coalesced += lost * share
-        self._starved += lost * (1 - share)
-
-    def _state(self, frame: FrameType, used: int, elapsed: int, stayed: bool) -> tuple[str, str]:
+    def _state(
+        self, frame: FrameType, used: int, elapsed: int, stayed: bool, late: bool
+    ) -> tuple[str, str]:
         """Whether a thread runs or waits, and on what.
 
         CPU time against wall time since the last look decides; but a look often falls into work
@@ -379,7 +387,6 @@ class Sampler:
             return "waiting", called
         if used * 4 >= elapsed:
             return "running", ""
-        late = elapsed > 2.5e9 * self._period
         if late:
             wait = self._blocking.entered(frame)
             if wait:
@@ -429,8 +436,10 @@ class Sampler:
                 self._loop.call_soon_threadsafe(self._walk, self._loop)
             except RuntimeError:  # it is closing
                 self._asked_walk = 0
-        self._last_cpu = time.thread_time_ns()
-        period = self._budget.spend_round((self._last_cpu - cpu) / 1e9, begins=True)
+        spent = time.thread_time_ns() - cpu
+        self._last_cpu += spent
+        period = self._budget.spend_round(spent / 1e9, begins=True)
+        self._resting = now - self._busy_at > REST_AFTER * 1e9
         if self._resting:
             period = max(period, REST_ROUND)
         self._next_round = now + int(period * 1e9)
@@ -454,11 +463,12 @@ class Sampler:
             self._end("")
             return
         self._retiring = False
-        self._last_cpu = time.thread_time_ns()
-        self._budget.spend_tick((self._last_cpu - learnt) / 1e9)
-        if self._budget.tick_period != self._period and not self._resting:
+        done = time.thread_time_ns()
+        self._last_cpu += done - cpu
+        self._budget.spend_tick((done - learnt) / 1e9)
+        if self._budget.tick_period != self._period:
             self._period = self._budget.tick_period
-            self._timer.arm(self._period)
+            self._arm()
 
     def _observe_threads(self, now: int, cpu: int) -> None:
         elapsed = now - self._last_round
@@ -491,7 +501,8 @@ class Sampler:
             last = self._threads.get(native, (used_now, 0, 0))
             work = before.get(ident, (None, UNKNOWN))
             label = work[1]
-            state, wait = self._state(frame, used_now - last[0], elapsed, place == last[1:])
+            stayed = place == last[1:]
+            state, wait = self._state(frame, used_now - last[0], elapsed, stayed, late=True)
             if state == "waiting" and not label[0]:
                 continue
             stack = self._stacks.of_frame(frame, self._loops.boundary)
@@ -617,28 +628,17 @@ class Sampler:
         self._suspended.forget()
 
     def _stats(self, now: int) -> dict[str, Any]:
-        seconds = max((self._last_tick - self._started) / 1e9, 1e-9)
-        due = max(seconds * self._hz, self._ticks)
-        rested = self._rested_ns / self._asked_ns
-        excused = min(self._coalesced + self._starved + rested, due - self._ticks)
         return {
             "type": "stats",
             "time": time.time_ns(),
-            "asked_hz": self._hz,
-            "effective_hz": round(self._hz * self._ticks / max(due - excused, 1.0), 3),
-            "delivered_hz": round(self._ticks / seconds, 3),
+            **self._rates.told(now),
             "round_hz": round(1 / self._budget.round_period, 3),
             "samples": self._samples,
-            "missed": max(round(due - self._ticks - rested), 0),
-            "rested": round(rested),
-            "coalesced": round(self._coalesced),
-            "starved": round(self._starved),
             "lost": self._lost,
             "torn": self._torn,
             "cost_seconds": round(self._budget.total, 6),
             "setup_seconds": round(self._budget.setup, 6),
             "cpu_seconds": round(time.process_time(), 6),
-            "elapsed_seconds": round(seconds, 6),
             "unsampled_threads": len(self._unsampled),
             "disabled": self.disabled,
         }
@@ -647,6 +647,11 @@ class Sampler:
 
     def _stolen(self, reason: str) -> None:
         self._end(reason)
+
+    def _cpu_stolen(self) -> None:
+        """From now on by wall time alone."""
+        if self.running:
+            self._arm()
 
     def _before_exec(self) -> None:
         if self._pid == os.getpid() and not self._busy:
@@ -669,7 +674,7 @@ class Sampler:
             for sink in staying:
                 self._sinks.ask_in(sink)
             self._learn_modules()
-            self._timer.arm(self._budget.tick_period)
+            self._arm()
         except Exception as error:  # noqa: BLE001  # the application goes on without us
             self._fail(error)
 
