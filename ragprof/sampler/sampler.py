@@ -561,6 +561,8 @@ class Sampler:
         if self._looks:
             self._looks -= 1
             self._look_around()
+            # Also when nothing uses the CPU: what is handed over before has no label.
+            self._timers.arm(self._wall_period, self._budget.asked_period)
 
     def _look_around(self) -> None:
         """Until asyncio, OpenTelemetry and anyio are loaded: are they now?"""
