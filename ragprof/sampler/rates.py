@@ -20,7 +20,7 @@ class Rates:
         self.cpu_looks = 0
         self._by_cpu = by_cpu
         self._period = 1 / hz
-        self._started = self._since_wall = time.monotonic_ns()
+        self._started = time.monotonic_ns()
         self._since = self._clock()
         self._ticks_before = 0
         self._clock_ns = 0  # of the clock that makes ticks, in the periods that are over
