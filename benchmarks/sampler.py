@@ -6,7 +6,8 @@ Each request has a span of its own and runs the function of its slot, so the sta
 labels are right: those of the requests of this slot. Runs with and without the sampler alternate;
 the cost is the difference of CPU seconds per request with a 95 % interval over the pairs
 (Student's t), also as a share of one core. All at the default rate and budget. Rates are by CPU
-seconds of the process; the effective one leaves out ticks that coalesced, `delivered` does not.
+seconds of the process; the effective one leaves out all ticks but those
+that the budget takes away, `delivered` counts what came.
 `looks` are all that were taken, by wall second.
 The last line is the least that any such sampler costs on this machine at this moment: an idle loop
 interrupted a hundred times a second by a handler that does nothing.

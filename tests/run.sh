@@ -8,7 +8,6 @@ set -u
 pytest=$1
 shift
 only_first=""
-words=""
 for word in "$@"; do
   shift
   if [ "$word" = "--" ]; then only_first=" "

@@ -9,9 +9,10 @@ from typing import Any
 class Rates:
     """Counts looks against the clock that makes them: the process's CPU time, or wall time.
 
-    A tick that finds the last one still waiting (the thread is in C code, in a wait, or without
-    the interpreter) is one with it: it coalesced, and the next sample carries its time. What the
-    budget takes away is not excused by that, and lowers the effective rate.
+    Ticks that do not come at the period that was set are told as coalesced, whatever the cause:
+    the thread was in C code or without the interpreter, or the kernel accounted its CPU time
+    otherwise. The next sample carries their time. The effective rate leaves them out, so that it
+    tells what the budget takes away and nothing else.
     """
 
     def __init__(self, hz: float, by_cpu: bool) -> None:
